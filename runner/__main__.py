@@ -1,0 +1,5 @@
+"""`python -m runner` is `bin/score`."""
+
+from runner.cli import main
+
+main()

@@ -1,0 +1,218 @@
+"""The account of one run: what was settled, what happened, and the result made from both."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import importlib.metadata
+import os
+import platform
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import psutil
+
+from runner import verify
+from runner.assemble import Values
+from runner.records import (
+    Attempt,
+    Circumstances,
+    Judgement,
+    Measured,
+    Refused,
+    Result,
+    Source,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runner.exchange import Order
+    from runner.gpu import Seen
+    from runner.keep import Keeper
+    from runner.progress import Display
+    from runner.prompts import ClipModel, Preset, PromptSet
+    from runner.records import Device, Isolation, ModelMount, PlannedBatch
+    from runner.settings import Settings
+    from runner.worker import Worker
+
+_REPORTED_PACKAGES = (
+    *("speedtrap", "torch", "diffusers", "transformers", "open_clip_torch", "DeepCache", "tomesd"),
+    *("numpy", "pillow"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that is settled before a device is taken."""
+
+    settings: Settings
+    preset: Preset
+    baseline: Source
+    candidate: Source | Refused
+    prompt_set: PromptSet
+    plan: tuple[PlannedBatch, ...]
+    clip: ClipModel
+    mounts: tuple[ModelMount, ...]
+    isolation: Isolation
+    bwrap: Path | None
+
+    @property
+    def targets(self) -> verify.Targets:
+        """What is asked of the candidate."""
+        asked = self.settings.target_speedup
+        speedup = self.preset.target_speedup if asked is None else asked
+        return verify.Targets(speedup, self.settings.target_quality_loss)
+
+    @property
+    def values(self) -> Values:
+        """What is filled into the script's segments."""
+        return Values(self.settings.seed, self.plan, self.clip.name, self.clip.pretrained)
+
+
+@dataclass(slots=True)
+class Account:
+    """What happens while a job runs; tells the display, keeps the files, makes the result.
+
+    `crowded` holds the UUIDs of cards on which somebody else's memory was in the way.
+    """
+
+    job: Job
+    keeper: Keeper
+    display: Display
+    device: Device | None = None
+    order: Order = "alternate"
+    crowded: frozenset[str] = frozenset()
+    attempts: list[Attempt] = field(default_factory=list)
+    phases_s: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    _started_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(tz=dt.UTC))
+    _start_s: float = field(default_factory=time.monotonic)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time what happens inside, under `name`."""
+        start_s = time.monotonic()
+        try:
+            yield
+        finally:
+            elapsed_s = time.monotonic() - start_s
+            self.phases_s[name] = self.phases_s.get(name, 0.0) + elapsed_s
+
+    def attempted(self, outcome: Measured | Refused, seen: Seen) -> None:
+        """Record one run of the pair and what was seen on its card."""
+        device = self.device
+        self.attempts.append(
+            Attempt(
+                device=(device.uuid or device.kind) if device else "",
+                verdict=outcome.verdict if isinstance(outcome, Refused) else Verdict.OK,
+                order=self.order,
+                foreign_bytes=seen.foreign_bytes,
+            )
+        )
+        if seen.foreign_pids:
+            pids = ", ".join(map(str, sorted(seen.foreign_pids)))
+            self.warnings.append(
+                f"another process ({pids}) used the GPU during the measurement: the times are in"
+                " doubt, measure again on a quiet card"
+            )
+
+    def keep_output(self, worker: Worker) -> None:
+        """Keep what a worker printed."""
+        stdout, stderr = worker.output()
+        self.keeper.text(worker.role, "stdout.txt", stdout)
+        self.keeper.text(worker.role, "stderr.txt", stderr)
+
+    def result(self, outcome: Measured | Refused) -> Result:
+        """Make the result from what was measured, or from the refusal; keep it and return it."""
+        targets = self.job.targets
+        if isinstance(outcome, Refused):
+            measured, failure = None, outcome.failure
+            judgement = Judgement(outcome.verdict, outcome.reason)
+        else:
+            measured, failure = outcome, None
+            judgement = verify.judge(outcome, targets)
+        accuracy = judgement.accuracy
+        result = Result(
+            verdict=judgement.verdict,
+            reason=judgement.reason,
+            passed=judgement.verdict is Verdict.OK,
+            speedup=judgement.speedup,
+            accuracy=accuracy,
+            quality_loss=None if accuracy is None else 1 - accuracy,
+            speed_achievement=judgement.speed_achievement,
+            accuracy_achievement=judgement.accuracy_achievement,
+            loss=judgement.loss,
+            target_speedup=targets.speedup,
+            target_quality_loss=targets.quality_loss,
+            baseline=measured.baseline if measured else None,
+            candidate=measured.candidate if measured else None,
+            claim=judgement.claim,
+            failure=failure,
+            device=self.device,
+            isolation=self.job.isolation,
+            circumstances=self._circumstances(),
+        )
+        self.keeper.result(result)
+        return result
+
+    def _circumstances(self) -> Circumstances:
+        job, settings = self.job, self.job.settings
+        candidate = job.candidate.digest if isinstance(job.candidate, Source) else None
+        return Circumstances(
+            started_at=self._started_at.isoformat(timespec="seconds"),
+            wall_s=time.monotonic() - self._start_s,
+            phases_s=self.phases_s,
+            candidate_sha256=candidate,
+            baseline_sha256=job.baseline.digest,
+            preset=job.preset.name,
+            prompts=job.prompt_set.name,
+            prompts_sha256=job.prompt_set.digest,
+            prompt_count=len(job.prompt_set.prompts),
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            order=self.order,
+            clip_model=job.clip.name,
+            clip_pretrained=job.clip.pretrained,
+            quality_meaningful=job.clip.is_meaningful,
+            stand_ins=dict(settings.stand_ins),
+            versions=_versions(),
+            host=_host(),
+            attempts=tuple(self.attempts),
+            warnings=(*self._standing_warnings(), *self.warnings),
+        )
+
+    def _standing_warnings(self) -> Iterator[str]:
+        """What is doubtful about this job whatever happens."""
+        if not self.job.clip.is_meaningful:
+            yield (
+                "the CLIP model has random weights: score, accuracy, quality loss and loss are not"
+                " meaningful, only the times are"
+            )
+        if not self.job.isolation.namespaces:
+            yield (
+                "the candidate ran without isolation: it could read, change and forge anything"
+                " that its user can"
+            )
+
+
+def _versions() -> dict[str, str]:
+    """Versions of Python and of the packages that make the numbers."""
+    versions = {"python": platform.python_version()}
+    for name in _REPORTED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name.lower()] = importlib.metadata.version(name)
+    return versions
+
+
+def _host() -> dict[str, str | int | float]:
+    return {
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "logical_cores": os.cpu_count() or 0,
+        "memory_bytes": psutil.virtual_memory().total,
+        "load_1min": os.getloadavg()[0],
+    }

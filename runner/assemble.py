@@ -1,0 +1,126 @@
+"""Stage 2: put the five segments together into `tmp.py`.
+
+The candidate's text stands between the segments byte for byte (a byte order mark aside, which
+Python allows only at the head of a file), so a line map is one subtraction. There is one
+exception that Python forces: `from __future__ import ...` may stand only at the head of a file. It
+is hoisted there, and `pass` takes its place, with as many lines as before.
+"""
+
+from __future__ import annotations
+
+import ast
+import enum
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner import paths
+from runner.records import Refused, Script, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runner.records import PlannedBatch, Source
+
+
+class Form(enum.StrEnum):
+    """The two forms of the same script; only segments 2 and 4 differ."""
+
+    STANDALONE = "standalone"
+    WITNESSED = "witnessed"
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What is filled into the segments' constants."""
+
+    seed: int
+    batches: Sequence[PlannedBatch]
+    clip_model: str
+    clip_pretrained: str | None
+
+    def constants(self) -> dict[str, object]:
+        """Value of each constant by the name it has in the segments."""
+        return {
+            "SEED": self.seed,
+            "FIRST_SEED": self.batches[0].seed,
+            "BATCH_SIZE": len(self.batches[0].prompts),
+            "WARMUP_BATCHES": sum(not batch.timed for batch in self.batches),
+            "PROMPTS": [prompt for batch in self.batches for prompt in batch.prompts],
+            "CLIP_MODEL": self.clip_model,
+            "CLIP_PRETRAINED": self.clip_pretrained,
+        }
+
+
+def assemble(source: Source, form: Form, values: Values) -> Script | Refused:
+    """Assemble the script of one side; refused when it does not compile as a whole."""
+    constants = values.constants()
+    if form is Form.WITNESSED:
+        constants |= {"PROMPTS": []}
+    head = [_segment(name, constants) for name in ("imports", f"prompts_{form}")]
+    tail = [_segment(name, constants) for name in (f"clip_{form}", "exec_block")]
+    future, own = _hoist_future(source.text)
+    before = "".join([*future, *(text + "\n" for text in head)])
+    own_lines = own if own.endswith(("\n", "\r")) else own + "\n"
+    script = Script(
+        text=before + own_lines + "\n" + "\n".join(tail),
+        source=source.path,
+        first_line=_count_lines(before) + 1,
+        line_count=_count_lines(own_lines),
+    )
+    try:
+        compile(script.text, "tmp.py", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        return Refused(Verdict.CRASHED, f"{source.path}: does not fit into a script: {error}")
+    return script
+
+
+def _segment(name: str, constants: Mapping[str, object]) -> str:
+    """Text of a template with its top-level constants replaced by `constants`."""
+    text = (paths.TEMPLATES / f"{name}.py").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    for node in reversed(ast.parse(text).body):
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=target)])
+                | ast.AnnAssign(target=ast.Name(id=target))
+            ) if target in constants:
+                lines[node.lineno - 1 : node.end_lineno] = _assignment(target, constants[target])
+    return "\n".join(lines) + "\n"
+
+
+def _assignment(target: str, value: object) -> list[str]:
+    if isinstance(value, list) and value:
+        return [f"{target} = [", *(f"    {item!r}," for item in value), "]"]
+    return [f"{target} = {value!r}"]
+
+
+def _hoist_future(text: str) -> tuple[list[str], str]:
+    """Split `from __future__` imports off: (lines for the head of the file, the remaining text)."""
+    imports = [
+        node
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__"
+    ]
+    if not imports:
+        return [], text
+    lines = list(io.StringIO(text, newline=""))
+    for node in reversed(imports):
+        _blank(lines, node)
+    return [ast.unparse(node) + "\n" for node in imports], "".join(lines)
+
+
+def _blank(lines: list[str], node: ast.ImportFrom) -> None:
+    """Put `pass` in the place of a statement; ast counts columns in UTF-8 bytes."""
+    first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+    start, end = node.col_offset, node.end_col_offset or 0
+    before, after = lines[first].encode()[:start], lines[last].encode()[end:]
+    lines[last] = after.decode()
+    for number in range(first, last):
+        lines[number] = "\n"
+    lines[first] = before.decode() + "pass" + lines[first]
+
+
+def _count_lines(text: str) -> int:
+    """Lines as Python's parser counts them: LF, CR LF and CR end a line, nothing else does."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").count("\n")

@@ -1,0 +1,162 @@
+"""Stage 3: which prompts are measured, with which CLIP model, and in which batches.
+
+A preset names what belongs together: the prompt set, the CLIP model that can judge it, and the
+default targets. The preset follows from the baseline's model and can be overridden.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from runner import paths, wire
+from runner.records import PlannedBatch, SpeedtrapError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+WARMUP_BATCHES: Final = 1
+TINY_SD: Final = "speedtrap/tiny-sd"
+_COCO = re.compile(r"coco:(?P<count>[1-9][0-9]{0,5})(?:@(?P<dataset>.+))?")
+_COCO_TIMEOUT_S: Final = 300.0
+"""Opening a cached data set takes seconds; on a slow network file system, minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipModel:
+    """An open_clip model: `name` as open_clip knows it, `pretrained` a tag or None (random)."""
+
+    name: str
+    pretrained: str | None
+
+    @property
+    def is_meaningful(self) -> bool:
+        """Whether its scores say anything about quality; random weights do not."""
+        return self.pretrained is not None or self.name.startswith("local-dir:")
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """What belongs to a kind of baseline."""
+
+    name: str
+    prompts: str
+    clip: ClipModel
+    target_speedup: float
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """Prompts in their fixed order, with the SHA-256 of the text that they came from."""
+
+    name: str
+    prompts: tuple[str, ...]
+    digest: str
+
+
+PRESETS: Final = {
+    preset.name: preset
+    for preset in (
+        Preset("embedded", "tiny-20", ClipModel("local-dir:tiny-clip", None), 1.5),
+        Preset("natural", "natural-20", ClipModel("ViT-g-14", "laion2b_s34b_b88k"), 10.0),
+    )
+}
+
+
+def choose_preset(name: str | None, models: Iterable[str]) -> Preset:
+    """Return the preset called `name`, or without a name the one for a baseline of `models`."""
+    if name is None:
+        return PRESETS["embedded" if TINY_SD in models else "natural"]
+    if name not in PRESETS:
+        message = f"there is no preset {name!r}; choose one of {', '.join(sorted(PRESETS))}"
+        raise SpeedtrapError(message)
+    return PRESETS[name]
+
+
+def parse_clip(text: str) -> ClipModel:
+    """Read `MODEL:TAG`, `MODEL:random` (random weights) or `local-dir:FOLDER`."""
+    if text.startswith("local-dir:"):
+        return ClipModel(text, None)
+    name, colon, tag = text.partition(":")
+    if not (name and colon and tag):
+        message = (
+            f"cannot read the CLIP model {text!r}; write MODEL:TAG (as open_clip lists them),"
+            " MODEL:random or local-dir:FOLDER"
+        )
+        raise SpeedtrapError(message)
+    return ClipModel(name, None if tag == "random" else tag)
+
+
+def load(name: str) -> PromptSet:
+    """Load a prompt set: one of the project's by name, `coco:N`, or a text file, one a line.
+
+    `coco:N@DATASET` names another data set of COCO's layout: a cached one, or a local folder.
+    """
+    if match := _COCO.fullmatch(name):
+        return _from_text(name, "\n".join(_coco_captions(match["count"], match["dataset"])))
+    shipped = paths.PROMPTS / f"{name}.txt"
+    path = shipped if shipped.is_file() else Path(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(sorted(path.stem for path in paths.PROMPTS.glob("*.txt")))
+        message = f"no prompt set {name!r} ({error}); use one of {known}, coco:N, or a text file"
+        raise SpeedtrapError(message) from error
+    return _from_text(name if shipped.is_file() else path.name, text)
+
+
+def plan(prompts: PromptSet, batch_size: int, seed: int) -> tuple[PlannedBatch, ...]:
+    """Cut a prompt set into the warm-up batch and the timed ones, with a seed each."""
+    if not 1 <= batch_size <= wire.MAX_BATCH:
+        message = f"the batch size must be 1 to {wire.MAX_BATCH}, not {batch_size}"
+        raise SpeedtrapError(message)
+    needed = batch_size * (WARMUP_BATCHES + 1)
+    if len(prompts.prompts) < needed:
+        message = (
+            f"prompt set {prompts.name} has {len(prompts.prompts)} prompts; a warm-up and one"
+            f" timed batch of {batch_size} need {needed}: use more prompts or a smaller batch"
+        )
+        raise SpeedtrapError(message)
+    starts = range(0, len(prompts.prompts), batch_size)
+    return tuple(
+        PlannedBatch(
+            seed=seed + number,
+            prompts=prompts.prompts[start : start + batch_size],
+            timed=number >= WARMUP_BATCHES,
+        )
+        for number, start in enumerate(starts)
+    )
+
+
+def _from_text(name: str, text: str) -> PromptSet:
+    prompts = tuple(line.strip() for line in text.splitlines() if line.strip())
+    for prompt in prompts:
+        if len(prompt.encode()) > wire.MAX_PROMPT_BYTES:
+            message = f"prompt set {name}: a prompt is longer than {wire.MAX_PROMPT_BYTES} bytes"
+            raise SpeedtrapError(message)
+    return PromptSet(name, prompts, hashlib.sha256("\n".join(prompts).encode()).hexdigest())
+
+
+def _coco_captions(count: str, dataset: str | None) -> list[str]:
+    """First captions of COCO 2017's validation split, read by a process of its own.
+
+    `datasets` brings pyarrow and pandas, which the controller must not carry.
+    """
+    run = subprocess.run(
+        [sys.executable, "-m", "runner.coco", count, *([dataset] if dataset else [])],
+        capture_output=True,
+        text=True,
+        timeout=_COCO_TIMEOUT_S,
+        check=False,
+    )
+    if run.returncode != 0:
+        message = f"cannot read coco:{count}: {run.stderr.strip().splitlines()[-1]}"
+        raise SpeedtrapError(message)
+    captions: list[str] = json.loads(run.stdout)
+    return captions

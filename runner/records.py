@@ -1,0 +1,295 @@
+"""The types that travel between the stages, and the result that leaves the program.
+
+Times are seconds on the controller's monotonic clock, scores are CLIP scores in [0, 100], a
+missing value is None (null in JSON) and never a number.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA_VERSION: Final = "1.0"
+
+
+class SpeedtrapError(Exception):
+    """We failed, not the candidate: exit code 2. The message says what to do about it."""
+
+
+class Verdict(enum.StrEnum):
+    """What is said of a candidate. All but `OK` come with a reason."""
+
+    OK = "ok"
+    CONFIG_MISMATCH = "config_mismatch"
+    QUALITY_THRESHOLD_EXCEEDED = "quality_threshold_exceeded"
+    SPEEDUP_TARGET_NOT_MET = "speedup_target_not_met"
+    INCONCLUSIVE = "inconclusive"
+    CRASHED = "crashed"
+    TIMEOUT = "timeout"
+    OOM = "oom"
+    BAD_OUTPUT = "bad_output"
+    TAMPERED = "tampered"
+    POLICY = "policy"
+
+
+class Role(enum.StrEnum):
+    """Which of the two measured files a process runs."""
+
+    BASELINE = "baseline"
+    CANDIDATE = "candidate"
+
+
+class Phase(enum.StrEnum):
+    """Where in its life a worker is; each phase has a deadline of its own."""
+
+    IMPORTS = "imports"
+    LOAD = "load"
+    WARMUP = "warm-up"
+    TIMED = "timed"
+    EXIT = "exit"
+
+
+class IsolationPolicy(enum.StrEnum):
+    """What may stand between a candidate and the host."""
+
+    BUBBLEWRAP = "bubblewrap"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A candidate or baseline file, read but never executed.
+
+    `text` is decoded, without a byte order mark; `digest` is the SHA-256 of the file's bytes.
+    `models` are the names given literally to `from_pretrained`.
+    """
+
+    path: Path
+    text: str
+    digest: str
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """An assembled `tmp.py`.
+
+    The candidate's line n is line `first_line + n - 1`, for n up to `line_count`.
+    """
+
+    text: str
+    source: Path
+    first_line: int
+    line_count: int
+
+    def original_line(self, line: int) -> int | None:
+        """The candidate's own line for a line of `tmp.py`; None where that line is ours."""
+        own = line - self.first_line + 1
+        return own if 1 <= own <= self.line_count else None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBatch:
+    """Prompts that are handed over together; `timed` is False for the warm-up."""
+
+    seed: int
+    prompts: tuple[str, ...]
+    timed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMount:
+    """A folder that stands for the model `name` inside the sandbox.
+
+    `is_snapshot` tells a plain model folder from a repository of a Hugging Face cache.
+    """
+
+    name: str
+    folder: Path
+    is_snapshot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a worker ended, as seen from outside.
+
+    `returncode` follows the shell: 128 + n after signal n. `stdout` and `stderr` are capped,
+    decoded with replacement, and untrusted. `breach` is the verdict for which we ended it, if any.
+    """
+
+    returncode: int
+    stdout: str
+    stderr: str
+    breach: Verdict | None = None
+    breach_reason: str = ""
+
+
+class WorkerLostError(Exception):
+    """A worker ended, or had to be ended, before its work was done. Whose fault it is, is not said.
+
+    For the candidate's worker it becomes a verdict, for the baseline's a `SpeedtrapError`.
+    """
+
+    def __init__(self, role: Role, phase: Phase, ending: Ending) -> None:
+        super().__init__(f"{role} lost in phase {phase}")
+        self.role = role
+        self.phase = phase
+        self.ending = ending
+
+
+class Record(BaseModel):
+    """Base of everything in the result: immutable, and no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Batch(Record):
+    """One witnessed batch of one side."""
+
+    phase: Literal["warm-up", "timed"]
+    seed: int
+    time_s: float = Field(ge=0, description="prompts sent to last pixel received, in seconds")
+    scores: tuple[float, ...] = Field(description="CLIP score of each image, 0 to 100")
+
+
+class Side(Record):
+    """The witness's record of one side."""
+
+    time_s: float = Field(ge=0, description="witnessed seconds of all timed batches together")
+    score: float = Field(ge=0, description="mean CLIP score of the timed batches' images")
+    batches: tuple[Batch, ...] = Field(description="every batch, warm-up included, in order")
+
+
+class Claim(Record):
+    """What the candidate's own script printed. Reported, compared, never used."""
+
+    time_s: float
+    score: float
+
+
+class Failure(Record):
+    """Where a candidate failed, in its own file's terms."""
+
+    file: str
+    line: int | None = Field(description="line in the candidate's own file, from 1; null: unknown")
+    phase: str
+    message: str
+    traceback: str = Field(description="as printed by the candidate's process, capped; untrusted")
+
+
+class Device(Record):
+    """Where the work ran."""
+
+    kind: Literal["cuda", "cpu"]
+    name: str
+    index: int | None = None
+    uuid: str | None = None
+    memory_bytes: int | None = None
+    driver: str | None = None
+
+
+class Isolation(Record):
+    """What stood between the candidate and the host."""
+
+    backend: IsolationPolicy
+    version: str | None = None
+    network: bool = Field(description="whether the candidate could reach a network")
+    host_files: bool = Field(description="whether it could read the host's files")
+    namespaces: tuple[str, ...] = ()
+
+
+class Attempt(Record):
+    """One run of the pair; more than one only after somebody else's memory was on the card."""
+
+    device: str
+    verdict: str
+    order: Literal["alternate", "whole"]
+    foreign_bytes: int
+
+
+class Circumstances(Record):
+    """What has to be known to believe, repeat or compare a result."""
+
+    started_at: str = Field(description="UTC, ISO 8601")
+    wall_s: float
+    phases_s: dict[str, float] = Field(description="wall seconds of each phase of the run")
+    candidate_sha256: str | None
+    baseline_sha256: str
+    preset: str
+    prompts: str = Field(description="name of the prompt set")
+    prompts_sha256: str
+    prompt_count: int
+    batch_size: int
+    seed: int
+    order: Literal["alternate", "whole"]
+    clip_model: str
+    clip_pretrained: str | None
+    quality_meaningful: bool
+    stand_ins: dict[str, str]
+    versions: dict[str, str]
+    host: dict[str, str | int | float]
+    attempts: tuple[Attempt, ...]
+    warnings: tuple[str, ...] = Field(description="reasons to doubt a number, with what to do")
+
+
+class Result(Record):
+    """Everything that is said of one candidate. The published JSON Schema is made from this."""
+
+    schema_version: Literal["1.0"] = SCHEMA_VERSION
+    verdict: Verdict
+    reason: str
+    passed: bool
+    speedup: float | None = Field(None, description="baseline time / candidate time")
+    accuracy: float | None = Field(None, description="candidate score / baseline score")
+    quality_loss: float | None = Field(None, description="1 - accuracy; negative: better")
+    speed_achievement: float | None = Field(None, ge=0, le=1)
+    accuracy_achievement: float | None = Field(None, ge=0, le=1)
+    loss: float | None = Field(None, ge=0, le=1, description="lower is better; null: not measured")
+    target_speedup: float
+    target_quality_loss: float
+    baseline: Side | None = None
+    candidate: Side | None = None
+    claim: Claim | None = None
+    failure: Failure | None = None
+    device: Device | None = None
+    isolation: Isolation | None = None
+    circumstances: Circumstances | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Both sides as witnessed, and what the candidate's script printed (untrusted)."""
+
+    baseline: Side
+    candidate: Side
+    claim_stdout: str
+    order: Literal["alternate", "whole"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The candidate failed: a verdict with its reason."""
+
+    verdict: Verdict
+    reason: str
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the numbers come to."""
+
+    verdict: Verdict
+    reason: str
+    speedup: float | None = None
+    accuracy: float | None = None
+    speed_achievement: float | None = None
+    accuracy_achievement: float | None = None
+    loss: float | None = None
+    claim: Claim | None = None

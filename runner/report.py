@@ -1,0 +1,79 @@
+"""Stage 10: the answer for people. Programs get `Result.model_dump_json`."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TextIO
+
+    from runner.records import Result
+
+TRACEBACK_LINES: Final = 12
+
+
+def show(result: Result, file: TextIO) -> None:
+    """Write a short table, and below it where a candidate failed."""
+    console = Console(file=file, highlight=False, soft_wrap=True)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows(result):
+        table.add_row(Text(name, style="dim"), Text(printable(value)))
+    console.print(table)
+    if result.failure is not None and result.failure.traceback.strip():
+        last = result.failure.traceback.rstrip().splitlines()[-TRACEBACK_LINES:]
+        console.print(Text("\n" + "\n".join(printable(line) for line in last), style="dim"))
+
+
+def rows(result: Result) -> Iterator[tuple[str, str]]:
+    """Name and value of each line of the table; what was not measured is left out."""
+    yield "verdict", f"{result.verdict}{' (passed)' if result.passed else ''}"
+    if result.reason:
+        yield "reason", result.reason
+    yield from _numbers(result)
+    yield from _sides(result)
+    if result.device is not None:
+        index = "" if result.device.index is None else f" {result.device.index}"
+        yield "ran on", f"{result.device.kind}{index}: {result.device.name}"
+    if result.isolation is not None:
+        yield "isolation", result.isolation.version or f"{result.isolation.backend}!"
+    if result.circumstances is not None:
+        for warning in result.circumstances.warnings:
+            yield "warning", warning
+
+
+def printable(text: str) -> str:
+    """Text without control, format (bidi marks too) and unassigned characters, for a terminal."""
+    return "".join(
+        character
+        if character in "\t\n" or not unicodedata.category(character).startswith("C")
+        else "\N{REPLACEMENT CHARACTER}"
+        for character in text
+    )
+
+
+def _numbers(result: Result) -> Iterator[tuple[str, str]]:
+    if result.speedup is not None:
+        reached = f"{result.speed_achievement:.0%}" if result.speed_achievement is not None else "-"
+        target = f"{result.target_speedup:g}x"
+        yield "speedup", f"{result.speedup:.3f}x   target {target}, achieved {reached}"
+    if result.quality_loss is not None and result.accuracy_achievement is not None:
+        target = f"{result.target_quality_loss:.2%}"
+        reached = f"{result.accuracy_achievement:.0%}"
+        yield "quality loss", f"{result.quality_loss:.2%}   target {target}, achieved {reached}"
+    yield "loss", "not measured" if result.loss is None else f"{result.loss:.4f}"
+
+
+def _sides(result: Result) -> Iterator[tuple[str, str]]:
+    for name, side in (("baseline", result.baseline), ("candidate", result.candidate)):
+        if side is not None:
+            timed = [batch for batch in side.batches if batch.phase == "timed"]
+            images = sum(len(batch.scores) for batch in timed)
+            yield name, f"{side.time_s:.3f} s for {images} images, CLIP score {side.score:.3f}"
+    if result.claim is not None:
+        yield "claim", f"{result.claim.time_s:.3f} s, CLIP score {result.claim.score:.3f}"

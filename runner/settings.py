@@ -1,0 +1,79 @@
+"""What a run was asked for: parsed once, validated, frozen. Nobody reads flags after this."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import psutil
+
+from runner.records import IsolationPolicy, SpeedtrapError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One scoring of one candidate. None leaves a choice to the preset.
+
+    `timeout_s` bounds the load, and each batch on its own. `memory_limit_bytes` bounds the host
+    memory of each worker; None: 80 % of what is available at the start. `quality` is in [0, 1].
+    Raises `SpeedtrapError` for a value out of its range.
+    """
+
+    candidate: Path
+    baseline: Path
+    target_speedup: float | None = None
+    target_quality_loss: float = 0.02
+    preset: str | None = None
+    prompts: str | None = None
+    clip: str | None = None
+    batch_size: int = 5
+    seed: int = 42
+    device: str = "auto"
+    wait_s: float = 600.0
+    timeout_s: float = 600.0
+    memory_limit_bytes: int | None = None
+    sandbox: IsolationPolicy = IsolationPolicy.BUBBLEWRAP
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
+    readable: tuple[Path, ...] = ()
+    keep: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could only fail later."""
+        if self.target_speedup is not None:
+            _require(self.target_speedup > 0, "the target speedup must be above 0")
+            _require(math.isfinite(self.target_speedup), "the target speedup must be finite")
+        _require(0 <= self.target_quality_loss <= 1, "the target quality loss must be in 0 to 1")
+        _require(0 <= self.seed < 2**32, "the seed must be in 0 to 2**32 - 1")
+        _require(0 < self.timeout_s < math.inf, "the timeout must be above 0 and finite")
+        _require(0 <= self.wait_s < math.inf, "the waiting time must be 0 or more and finite")
+        for folder in self.readable:
+            _require(folder.is_dir(), f"{folder} is not a folder; --allow-read takes folders")
+        if self.keep is not None and self.keep.exists():
+            _require(self.keep.is_dir(), f"{self.keep} is not a folder; --keep takes a folder")
+            _require(os.access(self.keep, os.W_OK), f"{self.keep} is not writable")
+
+    def memory_limit(self) -> int:
+        """Bytes of host memory that each worker may use."""
+        if self.memory_limit_bytes is not None:
+            return self.memory_limit_bytes
+        return int(psutil.virtual_memory().available * 0.8)
+
+
+def parse_stand_in(text: str) -> tuple[str, str]:
+    """Read `NAME=OTHER`."""
+    name, equals, other = text.partition("=")
+    _require(
+        bool(name and equals and other), f"cannot read the stand-in {text!r}; write NAME=OTHER"
+    )
+    return name, other
+
+
+def _require(condition: bool, message: str) -> None:  # noqa: FBT001  (it is the condition)
+    if not condition:
+        raise SpeedtrapError(message)

@@ -1,0 +1,311 @@
+"""Stage 7: start, watch and end the process that runs an untrusted script.
+
+Theory of operation
+-------------------
+
+    controller (trusted; owns the clock, the prompts, the verdict)
+      |-- scorer (trusted; torch and open_clip; sees pixels and prompts, never code)
+      |-- bwrap --> init of a PID namespace --> python tmp.py     baseline
+      `-- bwrap --> init of a PID namespace --> python tmp.py     candidate
+    =================================================================== trust line above tmp.py
+
+A worker is joined to the controller by three things: a socket that carries the protocol of
+`wire`, and the pipes of its stdout and stderr. Two threads drain the pipes all the while it runs
+(a full pipe would stop the candidate and look like slowness), keep a bounded head and tail, and
+end a worker that writes without end. A third thread watches its memory.
+
+The controller waits for a worker only under a deadline. A worker that overruns one first gets
+SIGABRT, on which Python's fault handler prints where the program stood; then it is killed. Killing
+means killing `bwrap`: the init of the PID namespace dies with it, and the kernel kills every
+process in the namespace, whatever sessions and groups it made. `close()` then looks whether all
+are gone.
+
+The children die with the *thread* that started them (`--die-with-parent`), so a worker must be
+started from a thread that outlives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import deque
+from typing import IO, TYPE_CHECKING, Final, NoReturn, Self
+
+import psutil
+
+from runner.records import Ending, Phase, Role, SpeedtrapError, Verdict, WorkerLostError
+from runner.wire import Channel, ChannelClosedError, DeadlineError, Frame, Kind, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+KEPT_BYTES: Final = 256 * 1024
+"""Head and tail that are kept of each output stream, each; far longer than any traceback."""
+OUTPUT_LIMIT_BYTES: Final = 64 * 1024 * 1024
+"""A worker that writes more is ended. A candidate that logs every step stays below 1 MiB."""
+DUMP_GRACE_S: Final = 1.0
+"""For the fault handler to print a stack after SIGABRT; it takes milliseconds."""
+EXIT_GRACE_S: Final = 10.0
+"""From a closed channel to the process's exit: an interpreter with CUDA shuts down in 1 to 3 s."""
+KILL_GRACE_S: Final = 20.0
+"""For the kernel to take down a killed namespace; tens of GB of pinned memory take seconds."""
+MEMORY_PERIOD_S: Final = 0.2
+_READ_BYTES: Final = 65536
+
+
+class Drain:
+    """Reads a pipe to its end in a thread, keeping the head and the tail of what came."""
+
+    def __init__(self, pipe: IO[bytes], on_flood: Callable[[], None]) -> None:
+        """Start draining `pipe`; `on_flood` is called once if it carries too much."""
+        self._pipe = pipe
+        self._on_flood = on_flood
+        self._head = bytearray()
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
+        self._total_bytes = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def text(self, timeout_s: float) -> str:
+        """What was kept, after the pipe closed or `timeout_s` passed; bad UTF-8 replaced."""
+        self._thread.join(timeout_s)
+        kept = bytes(self._head) + b"".join(list(self._tail))
+        dropped = self._total_bytes - len(kept)
+        if dropped > 0:
+            gap = f"\n[... {dropped} bytes left out ...]\n".encode()
+            kept = bytes(self._head) + gap + b"".join(list(self._tail))
+        return kept.decode(errors="replace")
+
+    def _run(self) -> None:
+        descriptor = self._pipe.fileno()
+        while chunk := os.read(descriptor, _READ_BYTES):
+            before, self._total_bytes = self._total_bytes, self._total_bytes + len(chunk)
+            self._keep(chunk)
+            if before <= OUTPUT_LIMIT_BYTES < self._total_bytes:
+                self._on_flood()
+        self._pipe.close()
+
+    def _keep(self, chunk: bytes) -> None:
+        room = KEPT_BYTES - len(self._head)
+        self._head += chunk[:room]
+        rest = chunk[room:] if room > 0 else chunk
+        if not rest:
+            return
+        self._tail.append(rest)
+        self._tail_bytes += len(rest)
+        while self._tail_bytes - len(self._tail[0]) > KEPT_BYTES:
+            self._tail_bytes -= len(self._tail.popleft())
+
+
+class Worker:
+    """One untrusted process and its channel. Use as a context manager: leaving it ends it."""
+
+    def __init__(
+        self,
+        role: Role,
+        process: subprocess.Popen[bytes],
+        connection: socket.socket,
+        memory_limit_bytes: int,
+    ) -> None:
+        """Take over a started process with piped output; see `start`."""
+        self.role = role
+        self.phase = Phase.IMPORTS
+        self._process = process
+        self._channel = Channel(connection)
+        self._breach: tuple[Verdict, str] | None = None
+        self._breach_lock = threading.Lock()
+        self._family: set[psutil.Process] = set()
+        self._memory_limit_bytes = memory_limit_bytes
+        self._stopping = threading.Event()
+        assert process.stdout is not None  # both are pipes, as asked for
+        assert process.stderr is not None
+        self._stdout = Drain(process.stdout, self._on_flood)
+        self._stderr = Drain(process.stderr, self._on_flood)
+        self._watchdog = threading.Thread(target=self._watch_memory, daemon=True)
+        self._watchdog.start()
+
+    def __enter__(self) -> Self:
+        """Return the worker itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the worker and everything that it started."""
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the outermost process, on the host."""
+        return self._process.pid
+
+    def send(self, kind: Kind, payload: bytes = b"", *, within_s: float) -> None:
+        """Send one frame; raises `WorkerLostError` when the worker does not take it."""
+        deadline_s = time.monotonic() + within_s
+        try:
+            self._channel.send(kind, payload, deadline_s)
+        except DeadlineError:
+            self._overrun(within_s)
+        except ChannelClosedError:
+            self._lost_channel()
+
+    def receive(self, expected: Collection[Kind], *, within_s: float) -> Frame:
+        """Return the next frame; raises `WorkerLostError` for silence, nonsense or an end."""
+        deadline_s = time.monotonic() + within_s
+        try:
+            return self._channel.receive(expected, deadline_s)
+        except DeadlineError:
+            self._overrun(within_s)
+        except ChannelClosedError:
+            self._lost_channel()
+        except WireError as error:
+            self.refuse(Verdict.TAMPERED, f"broke the protocol: {error}")
+
+    def refuse(self, verdict: Verdict, reason: str) -> NoReturn:
+        """End the worker for `reason` and raise `WorkerLostError`."""
+        self._note_breach(verdict, reason)
+        self._kill()
+        raise WorkerLostError(self.role, self.phase, self._ending())
+
+    def finish(self, within_s: float) -> Ending:
+        """Wait for the process to exit by itself; raises `WorkerLostError` past `within_s`."""
+        self.phase = Phase.EXIT
+        try:
+            self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self._overrun(within_s)
+        return self._ending()
+
+    def output(self) -> tuple[str, str]:
+        """What is kept of stdout and stderr; complete once the worker has ended."""
+        return self._stdout.text(EXIT_GRACE_S), self._stderr.text(EXIT_GRACE_S)
+
+    def close(self) -> None:
+        """End every process of this worker. Raises `SpeedtrapError` if one cannot be ended."""
+        self._kill()
+        self._channel.close()
+        self._watchdog.join()
+        _, alive = psutil.wait_procs(self._family, timeout=KILL_GRACE_S)
+        if alive:
+            pids = ", ".join(str(process.pid) for process in alive)
+            message = f"processes of the {self.role} cannot be ended: {pids}; end them by hand"
+            raise SpeedtrapError(message)
+
+    def _overrun(self, limit_s: float) -> NoReturn:
+        self._note_breach(
+            Verdict.TIMEOUT, f"took longer than {limit_s:g} s in the {self.phase} phase"
+        )
+        self._dump_stack()
+        self._kill()
+        raise WorkerLostError(self.role, self.phase, self._ending())
+
+    def _lost_channel(self) -> NoReturn:
+        """The channel is closed: the process has ended, is about to, or hides something."""
+        try:
+            self._process.wait(EXIT_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self.refuse(Verdict.TAMPERED, "closed its channel and went on running")
+        raise WorkerLostError(self.role, self.phase, self._ending())
+
+    def _ending(self) -> Ending:
+        returncode = self._process.wait(KILL_GRACE_S)
+        breach = self._breach
+        stdout, stderr = self.output()
+        return Ending(
+            returncode=128 - returncode if returncode < 0 else returncode,
+            stdout=stdout,
+            stderr=stderr,
+            breach=breach[0] if breach else None,
+            breach_reason=breach[1] if breach else "",
+        )
+
+    def _note_breach(self, verdict: Verdict, reason: str) -> None:
+        """Record why the worker is ended; the first reason stands."""
+        with self._breach_lock:
+            self._breach = self._breach or (verdict, reason)
+
+    def _on_flood(self) -> None:
+        limit_mib = OUTPUT_LIMIT_BYTES // 1024**2
+        self._note_breach(Verdict.POLICY, f"wrote more than {limit_mib} MiB of output")
+        self._dump_stack()
+        self._process.kill()
+
+    def _watch_memory(self) -> None:
+        limit_bytes = self._memory_limit_bytes
+        while not self._stopping.wait(MEMORY_PERIOD_S):
+            used_bytes = sum(_resident_bytes(process) for process in self._enumerate())
+            if used_bytes > limit_bytes:
+                used, limit = (f"{count / 1024**3:.1f}" for count in (used_bytes, limit_bytes))
+                self._note_breach(
+                    Verdict.OOM, f"used {used} GiB of host memory, the limit is {limit} GiB"
+                )
+                self._dump_stack()
+                self._process.kill()
+                return
+
+    def _enumerate(self) -> list[psutil.Process]:
+        """All live processes of this worker; those ever seen are remembered for `close`."""
+        try:
+            outermost = psutil.Process(self._process.pid)
+            family = [outermost, *outermost.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+        self._family.update(family)
+        return family
+
+    def _dump_stack(self) -> None:
+        """Let Python's fault handler print where the script stands, then go on."""
+        for process in self._enumerate():
+            with contextlib.suppress(psutil.Error):
+                if not _BWRAP.search(process.name()):
+                    process.send_signal(signal.SIGABRT)
+                    process.wait(DUMP_GRACE_S)
+                    return
+
+    def _kill(self) -> None:
+        """Kill the namespace; without one, every process that is known."""
+        self._stopping.set()
+        family = self._enumerate()
+        self._process.kill()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait(KILL_GRACE_S)
+
+
+_BWRAP: Final = re.compile("bwrap")
+
+
+def start(
+    role: Role,
+    command: Callable[[int], tuple[list[str], dict[str, str]]],
+    memory_limit_bytes: int,
+) -> Worker:
+    """Start a worker; `command` makes its command line and environment from a descriptor."""
+    ours, theirs = socket.socketpair()
+    arguments, environment = command(theirs.fileno())
+    process = subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        pass_fds=(theirs.fileno(),),
+        start_new_session=True,
+    )
+    theirs.close()
+    return Worker(role, process, ours, memory_limit_bytes)
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    """Memory of one process that is its own; pages shared between processes are not counted."""
+    try:
+        memory = process.memory_info()
+    except psutil.Error:
+        return 0
+    return int(memory.rss - memory.shared)

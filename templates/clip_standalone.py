@@ -1,0 +1,50 @@
+"""Segment 4 of tmp.py, standalone: the CLIP score, computed here with open_clip.
+
+The trusted scorer process runs this very file, so both forms of a script score alike.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+CLIP_MODEL = "ViT-g-14"
+CLIP_PRETRAINED: str | None = "laion2b_s34b_b88k"
+"""A tag that open_clip knows; None stands for random weights, whose scores mean nothing."""
+
+
+@functools.cache
+def load_clip(device: str) -> tuple[Any, Callable[[Image.Image], torch.Tensor], Callable[..., Any]]:
+    """Load the CLIP model once: (model, image transform, tokenizer)."""
+    import open_clip
+
+    torch.manual_seed(0)  # random weights, where asked for, are the same in every process
+    model, _, transform = open_clip.create_model_and_transforms(
+        CLIP_MODEL, pretrained=CLIP_PRETRAINED, device=device
+    )
+    return model.eval(), transform, open_clip.get_tokenizer(CLIP_MODEL)
+
+
+def calculate_clip_scores(prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
+    """Score each image against its prompt: 100 x max(cosine, 0), in [0, 100].
+
+    The formula is that of torchmetrics' CLIPScore (Hessel et al. 2021, arXiv 2104.08718, with
+    weight 100), and the one of DeepCache's experiments.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, transform, tokenizer = load_clip(device)
+    with torch.no_grad():
+        pixels = torch.stack([transform(image) for image in images]).to(device)
+        of_images = torch.nn.functional.normalize(model.encode_image(pixels).float(), dim=-1)
+        of_prompts = model.encode_text(tokenizer(list(prompts)).to(device)).float()
+        of_prompts = torch.nn.functional.normalize(of_prompts, dim=-1)
+        cosines = (of_images * of_prompts).sum(dim=-1)
+    return [100.0 * max(float(cosine), 0.0) for cosine in cosines]
+
+
+def calculate_clip_score(prompts: Sequence[str], images: Sequence[Image.Image]) -> float:
+    """Return the mean CLIP score of the images."""
+    scores = calculate_clip_scores(prompts, images)
+    return sum(scores) / len(scores)
