@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from runner import verify
+from runner import model_cache, verify
 from runner.assemble import Values
 from runner.records import (
     Attempt,
@@ -70,7 +70,15 @@ class Job:
     @property
     def values(self) -> Values:
         """What is filled into the script's segments."""
-        return Values(self.settings.seed, self.plan, self.clip.name, self.clip.pretrained)
+        return Values(
+            self.settings.seed, self.plan, self.clip.name, self.clip.pretrained, self.shown
+        )
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """Models that the script has to show itself: none where a sandbox does."""
+        cache = model_cache.user_cache(os.environ)
+        return {} if self.bwrap else model_cache.not_in(cache, self.mounts)
 
 
 @dataclass(slots=True)

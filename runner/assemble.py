@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import enum
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runner import paths
@@ -32,16 +32,21 @@ class Form(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What is filled into the segments' constants."""
+    """What is filled into the segments' constants.
+
+    `models` maps names to folders that the script itself has to show; none inside a sandbox.
+    """
 
     seed: int
     batches: Sequence[PlannedBatch]
     clip_model: str
     clip_pretrained: str | None
+    models: Mapping[str, str] = field(default_factory=dict)
 
     def constants(self) -> dict[str, object]:
         """Value of each constant by the name it has in the segments."""
         return {
+            "MODELS": dict(self.models),
             "SEED": self.seed,
             "FIRST_SEED": self.batches[0].seed,
             "BATCH_SIZE": len(self.batches[0].prompts),

@@ -53,6 +53,14 @@ def mounts(cache: Path, stand_ins: Mapping[str, str]) -> tuple[ModelMount, ...]:
     return tuple(known.values())
 
 
+def not_in(cache: Path, mounted: Iterable[ModelMount]) -> dict[str, str]:
+    """Folder by name of the models that `cache` itself does not hold under that name."""
+    own = {mount.name: mount.folder for mount in _cached(cache)}
+    return {
+        mount.name: str(mount.folder) for mount in mounted if own.get(mount.name) != mount.folder
+    }
+
+
 def missing(models: Iterable[str], mounted: Iterable[ModelMount]) -> list[str]:
     """Names among `models` that are hub names and not mounted; local paths are not judged."""
     names = {mount.name for mount in mounted}

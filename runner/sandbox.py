@@ -99,21 +99,25 @@ class Interpreter:
 
 
 def this_interpreter() -> Interpreter:
-    """Describe the running Python, less the checkout itself, which no candidate may see."""
-    own = paths.ROOT
-    search_path = [Path(entry).resolve() for entry in sys.path if entry and Path(entry).is_dir()]
+    """Describe the running Python: its prefixes, and folders outside of them with packages in them.
+
+    A child is asked for its search path, since this process's own may begin with the folder of the
+    caller's script. Folders without installed packages (the checkout itself, a project on
+    PYTHONPATH) are nobody's to see.
+    """
+    ask = [sys.executable, "-P", "-c", "import sys; print(*sys.path, sep='\\n')"]
+    answer = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+    prefixes = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent]
+    prefixes += [prefix.resolve() for prefix in prefixes]
     extra = [
         folder
-        for folder in search_path
-        if folder != own
-        and not any(folder.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix))
+        for folder in map(Path, filter(None, answer.splitlines()))
+        if not any(folder.is_relative_to(prefix) for prefix in prefixes)
+        and any(folder.glob("*.dist-info"))
     ]
-    prefixes = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent]
     return Interpreter(
         executable=Path(sys.executable),
-        folders=tuple(
-            dict.fromkeys([*prefixes, *(prefix.resolve() for prefix in prefixes), *extra])
-        ),
+        folders=tuple(dict.fromkeys([*prefixes, *extra])),
         search_path=tuple(dict.fromkeys(extra)),
     )
 
@@ -202,15 +206,11 @@ class Box:
     def _bare_command(
         self, script: Path, interpreter: Interpreter, channel_fd: int
     ) -> tuple[list[str], dict[str, str]]:
-        """Run on the host itself: the model cache is made of links beside the script."""
+        """Run on the host itself; the script shows the models."""
         (self.folder / "speedtrap_wire.py").symlink_to(paths.WIRE)
-        hub = self.folder / "hub"
-        for model in self.models:
-            _link_model(hub, model)
         variables = _variables(interpreter, channel_fd, os.environ)
         variables |= {
             "HOME": str(self.folder),
-            "HF_HUB_CACHE": str(hub),
             "CUDA_VISIBLE_DEVICES": self.gpu_uuid or "",
         }
         return [str(interpreter.executable), "-s", "-u", str(script)], variables
@@ -303,19 +303,6 @@ def _identity() -> list[str]:
         *("--ro-bind", str(passwd), "/etc/passwd", "--ro-bind", str(group), "/etc/group"),
         *("--dir", HUB_INSIDE),
     ]
-
-
-def _link_model(hub: Path, model: ModelMount) -> None:
-    """Show one model in a hub cache made of symbolic links."""
-    target = hub / f"models--{model.name.replace('/', '--')}"
-    if not model.is_snapshot:
-        hub.mkdir(exist_ok=True)
-        target.symlink_to(model.folder)
-        return
-    (target / "snapshots").mkdir(parents=True)
-    (target / "snapshots" / SNAPSHOT_REVISION).symlink_to(model.folder)
-    (target / "refs").mkdir()
-    (target / "refs" / "main").write_text(SNAPSHOT_REVISION)
 
 
 def _devices(gpu_minor: int | None) -> list[str]:

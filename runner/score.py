@@ -185,7 +185,11 @@ def emit(candidate: Path, settings: Settings) -> str | Refused:
         prompts.load(settings.prompts or preset.prompts), settings.batch_size, settings.seed
     )
     clip = prompts.parse_clip(settings.clip) if settings.clip else preset.clip
+    cache = model_cache.user_cache(os.environ)
+    shown = model_cache.not_in(cache, model_cache.mounts(cache, settings.stand_ins))
+    if prompts.TINY_SD not in (*source.models, *settings.stand_ins):
+        del shown[prompts.TINY_SD]
     name = scorer.resolve(clip.name)
-    values = assemble.Values(settings.seed, plan, name, clip.pretrained)
+    values = assemble.Values(settings.seed, plan, name, clip.pretrained, shown)
     script = assemble.assemble(source, Form.STANDALONE, values)
     return script if isinstance(script, Refused) else script.text
