@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.exchange import Order
-    from runner.gpu import Seen
+    from runner.gpu import Watch
     from runner.keep import Keeper
     from runner.progress import Display
     from runner.prompts import ClipModel, Preset, PromptSet
@@ -110,9 +110,9 @@ class Account:
             elapsed_s = time.monotonic() - start_s
             self.phases_s[name] = self.phases_s.get(name, 0.0) + elapsed_s
 
-    def attempted(self, outcome: Measured | Refused, seen: Seen) -> None:
+    def attempted(self, outcome: Measured | Refused, watch: Watch) -> None:
         """Record one run of the pair and what was seen on its card."""
-        device = self.device
+        device, seen = self.device, watch.seen
         self.attempts.append(
             Attempt(
                 device=(device.uuid or device.kind) if device else "",
@@ -121,6 +121,10 @@ class Account:
                 foreign_bytes=seen.foreign_bytes,
             )
         )
+        if watch.blind_because:
+            self.warnings.append(
+                f"the card could not be watched for other processes: {watch.blind_because}"
+            )
         if seen.foreign_pids:
             pids = ", ".join(map(str, sorted(seen.foreign_pids)))
             self.warnings.append(

@@ -120,10 +120,13 @@ def _blank(lines: list[str], node: ast.ImportFrom) -> None:
     first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
     start, end = node.col_offset, node.end_col_offset or 0
     before, after = lines[first].encode()[:start], lines[last].encode()[end:]
-    lines[last] = after.decode()
-    for number in range(first, last):
-        lines[number] = "\n"
-    lines[first] = before.decode() + "pass" + lines[first]
+    if first == last:
+        lines[first] = before.decode() + "pass" + after.decode()
+        return
+    lines[first : last + 1] = [
+        *(before.decode() + "\n", *["\n"] * (last - first - 1)),
+        "pass" + after.decode(),
+    ]
 
 
 def _count_lines(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import codecs
 import hashlib
 import io
 import tokenize
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 MAX_SOURCE_BYTES = 1024 * 1024
 """Larger than any program that a person or an LLM writes by hand, small enough to parse at once."""
 
+_SLOW_CODECS = frozenset({"punycode", "idna"})
+"""They take time in the square of the length: minutes for a file that is allowed."""
 _PIPELINE_NAMES = frozenset({"load_pipe", "pipe"})
 _DYNAMIC_NAMES = frozenset({"globals", "exec", "eval", "setattr", "vars", "__import__"})
 
@@ -71,11 +74,18 @@ def _read_bytes(path: Path) -> bytes:
 
 def _decode(data: bytes) -> str:
     try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        return data.decode(encoding).removeprefix("\N{BYTE ORDER MARK}")
-    except (SyntaxError, UnicodeDecodeError, LookupError) as error:
+        return data.decode(_encoding(data)).removeprefix("\N{BYTE ORDER MARK}")
+    except (SyntaxError, UnicodeError, LookupError) as error:
         message = f"cannot be decoded: {error}; save it as UTF-8"
         raise _UnusableError(message) from error
+
+
+def _encoding(data: bytes) -> str:
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+    if codecs.lookup(encoding).name in _SLOW_CODECS:
+        message = f"no program is written in {encoding}"
+        raise LookupError(message)
+    return encoding
 
 
 def _parse(text: str, path: Path) -> ast.Module:
@@ -88,7 +98,7 @@ def _parse(text: str, path: Path) -> ast.Module:
         message = f"syntax error: {error.msg}"
         raise _UnusableError(message, error.lineno) from error
     except (ValueError, RecursionError, MemoryError) as error:
-        message = f"cannot be parsed: {error or type(error).__name__}"
+        message = f"cannot be parsed: {str(error) or type(error).__name__}"
         raise _UnusableError(message) from error
     if not _may_define_pipeline(tree):
         message = (
@@ -153,8 +163,11 @@ def _constants(tree: ast.Module) -> dict[str, str]:
     return found
 
 
-def _unconditional(node: ast.AST) -> Iterator[ast.AST]:
-    for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.If | ast.IfExp | ast.Try | ast.TryStar | ast.Match):
-            yield child
-            yield from _unconditional(child)
+def _unconditional(tree: ast.AST) -> Iterator[ast.AST]:
+    """Nodes in the order of the text; with a stack of its own, since trees may be deep."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, ast.If | ast.IfExp | ast.Try | ast.TryStar | ast.Match):
+            yield node
+            waiting.extend(reversed(list(ast.iter_child_nodes(node))))

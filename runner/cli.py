@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from runner.records import IsolationPolicy, Refused, Result, SpeedtrapError
-from runner.settings import Settings, parse_stand_in
+from runner.settings import Settings, parse_gib, parse_stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +118,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 def command(**options: Any) -> int:  # noqa: ANN401  (click's own)
     """Score one candidate, or write what was asked for instead."""
     if options["schema"]:
-        click.echo(json.dumps(Result.model_json_schema(), indent=2))
+        click.echo(json.dumps(Result.model_json_schema(mode="serialization"), indent=2))
         return EXIT_PASSED
     candidate = options["candidate"]
     if candidate is None:
@@ -148,7 +148,7 @@ def _settings(options: dict[str, Any], baseline: Path) -> Settings:
         device=options["device"],
         wait_s=options["wait"],
         timeout_s=options["timeout"],
-        memory_limit_bytes=None if gib is None else int(gib * 1024**3),
+        memory_limit_bytes=None if gib is None else parse_gib(gib),
         sandbox=IsolationPolicy(options["sandbox"]),
         stand_ins=dict(parse_stand_in(text) for text in options["stand_in"]),
         readable=tuple(folder.absolute() for folder in options["allow_read"]),

@@ -25,7 +25,11 @@ def captions(count: int, dataset: str = DATASET) -> list[str]:
     if len(rows) < count:
         message = f"{dataset} has {len(rows)} validation samples, not {count}"
         raise ValueError(message)
-    return [" ".join(row["captions"][0].split()) for row in rows.select(range(count))]
+    first = [" ".join(row["captions"][0].split()) for row in rows.select(range(count))]
+    if not all(first):
+        message = f"{dataset}: sample {first.index('')} has a blank caption"
+        raise ValueError(message)
+    return first
 
 
 def main() -> None:
@@ -34,9 +38,12 @@ def main() -> None:
     count, dataset = int(sys.argv[1]), (sys.argv[2:] or [DATASET])[0]
     try:
         print(json.dumps(captions(count, dataset)))
+    except ValueError as error:
+        sys.exit(str(error))
     except Exception as error:  # noqa: BLE001  (any failure of the library is told in one line)
+        detail = " ".join(f"{type(error).__name__}: {error}".split())
         remedy = f"""get it with: python -c 'import datasets; datasets.load_dataset("{dataset}")'"""
-        sys.exit(f"{type(error).__name__}: {str(error).splitlines()[0]}; {remedy}")
+        sys.exit(f"{detail}; {remedy}")
 
 
 if __name__ == "__main__":

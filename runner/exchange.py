@@ -125,7 +125,7 @@ class Turn:
     def ending(self) -> Ending:
         """Wait for the side's exit, which must be a clean one."""
         ending = self.side.finish(CLAIM_TIMEOUT_S)
-        if ending.returncode != 0:
+        if ending.returncode != 0 or ending.breach is not None:
             raise WorkerLostError(self.side.role, Phase.EXIT, ending)
         return ending
 

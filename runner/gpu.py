@@ -206,7 +206,10 @@ class Seen:
 
 
 class Watch:
-    """Looks at a leased card from time to time. Use as a context manager."""
+    """Looks at a leased card from time to time. Use as a context manager.
+
+    `seen` is what was seen so far; `blind_because` says why nothing more is, if NVML failed.
+    """
 
     def __init__(self, nvml: Nvml, uuid: str | None) -> None:
         """Watch the card `uuid`; None (a CPU run) watches nothing."""
@@ -215,6 +218,7 @@ class Watch:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.seen = Seen()
+        self.blind_because = ""
 
     def __enter__(self) -> Self:
         """Start watching."""
@@ -229,10 +233,13 @@ class Watch:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.wait(WATCH_PERIOD_S):
-            for card in self._nvml.cards():
-                if card.uuid == self._uuid:
-                    self.seen = self.seen.and_also(card)
+        try:
+            while not self._stopping.wait(WATCH_PERIOD_S):
+                for card in self._nvml.cards():
+                    if card.uuid == self._uuid:
+                        self.seen = self.seen.and_also(card)
+        except SpeedtrapError as error:
+            self.blind_because = str(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Lines:
     def begin(self, what: str) -> None:
         """Print what is being done."""
         elapsed_s = time.monotonic() - self._start_s
-        count = f" [{self._done + 1}/{self._steps}]" if self._steps else ""
+        count = f" [{min(self._done + 1, self._steps)}/{self._steps}]" if self._steps else ""
         print(f"{elapsed_s:7.1f} s{count}  {what}", file=sys.stderr, flush=True)
 
     def advance(self) -> None:

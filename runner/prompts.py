@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -100,15 +101,15 @@ def load(name: str) -> PromptSet:
     """
     if match := _COCO.fullmatch(name):
         return _from_text(name, "\n".join(_coco_captions(match["count"], match["dataset"])))
-    shipped = paths.PROMPTS / f"{name}.txt"
-    path = shipped if shipped.is_file() else Path(name)
+    shipped = sorted(path.stem for path in paths.PROMPTS.glob("*.txt"))
+    path = paths.PROMPTS / f"{name}.txt" if name in shipped else Path(name)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        known = ", ".join(sorted(path.stem for path in paths.PROMPTS.glob("*.txt")))
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        known = ", ".join(shipped)
         message = f"no prompt set {name!r} ({error}); use one of {known}, coco:N, or a text file"
         raise SpeedtrapError(message) from error
-    return _from_text(name if shipped.is_file() else path.name, text)
+    return _from_text(name if name in shipped else path.name, text)
 
 
 def plan(prompts: PromptSet, batch_size: int, seed: int) -> tuple[PlannedBatch, ...]:
@@ -148,15 +149,22 @@ def _coco_captions(count: str, dataset: str | None) -> list[str]:
 
     `datasets` brings pyarrow and pandas, which the controller must not carry.
     """
-    run = subprocess.run(
-        [sys.executable, "-m", "runner.coco", count, *([dataset] if dataset else [])],
-        capture_output=True,
-        text=True,
-        timeout=_COCO_TIMEOUT_S,
-        check=False,
-    )
+    search_path = os.pathsep.join([str(paths.ROOT), *filter(None, sys.path)])
+    try:
+        run = subprocess.run(
+            [sys.executable, "-P", "-m", "runner.coco", count, *([dataset] if dataset else [])],
+            capture_output=True,
+            text=True,
+            timeout=_COCO_TIMEOUT_S,
+            check=False,
+            env={**os.environ, "PYTHONPATH": search_path},
+        )
+    except subprocess.TimeoutExpired as error:
+        message = f"cannot read coco:{count}: not read within {_COCO_TIMEOUT_S:g} s; try again"
+        raise SpeedtrapError(message) from error
     if run.returncode != 0:
-        message = f"cannot read coco:{count}: {run.stderr.strip().splitlines()[-1]}"
+        last = (run.stderr.strip().splitlines() or [f"exit status {run.returncode}"])[-1]
+        message = f"cannot read coco:{count}: {last}"
         raise SpeedtrapError(message)
     captions: list[str] = json.loads(run.stdout)
     return captions

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,6 +143,14 @@ class WorkerLostError(Exception):
         self.ending = ending
 
 
+def _encodable(text: str) -> str:
+    """Replace what no JSON can carry: the surrogates of a file name that is not UTF-8."""
+    return text.encode(errors="replace").decode()
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
 class Record(BaseModel):
     """Base of everything in the result: immutable, and no unknown fields."""
 
@@ -154,14 +162,14 @@ class Batch(Record):
 
     phase: Literal["warm-up", "timed"]
     seed: int
-    time_s: float = Field(ge=0, description="prompts sent to last pixel received, in seconds")
+    time_s: float = Field(gt=0, description="prompts sent to last pixel received, in seconds")
     scores: tuple[float, ...] = Field(description="CLIP score of each image, 0 to 100")
 
 
 class Side(Record):
     """The witness's record of one side."""
 
-    time_s: float = Field(ge=0, description="witnessed seconds of all timed batches together")
+    time_s: float = Field(gt=0, description="witnessed seconds of all timed batches together")
     score: float = Field(ge=0, description="mean CLIP score of the timed batches' images")
     batches: tuple[Batch, ...] = Field(description="every batch, warm-up included, in order")
 
@@ -176,11 +184,11 @@ class Claim(Record):
 class Failure(Record):
     """Where a candidate failed, in its own file's terms."""
 
-    file: str
+    file: Text
     line: int | None = Field(description="line in the candidate's own file, from 1; null: unknown")
     phase: str
-    message: str
-    traceback: str = Field(description="as printed by the candidate's process, capped; untrusted")
+    message: Text
+    traceback: Text = Field(description="as printed by the candidate's process, capped; untrusted")
 
 
 class Device(Record):
@@ -222,7 +230,7 @@ class Circumstances(Record):
     candidate_sha256: str | None
     baseline_sha256: str
     preset: str
-    prompts: str = Field(description="name of the prompt set")
+    prompts: Text = Field(description="name of the prompt set")
     prompts_sha256: str
     prompt_count: int
     batch_size: int
@@ -231,7 +239,7 @@ class Circumstances(Record):
     clip_model: str
     clip_pretrained: str | None
     quality_meaningful: bool
-    stand_ins: dict[str, str]
+    stand_ins: dict[Text, Text]
     versions: dict[str, str]
     host: dict[str, str | int | float]
     attempts: tuple[Attempt, ...]
@@ -243,7 +251,7 @@ class Result(Record):
 
     schema_version: Literal["1.0"] = SCHEMA_VERSION
     verdict: Verdict
-    reason: str
+    reason: Text
     passed: bool
     speedup: float | None = Field(None, description="baseline time / candidate time")
     accuracy: float | None = Field(None, description="candidate score / baseline score")

@@ -197,7 +197,7 @@ class Box:
             *_read_only([*interpreter.folders, *self.readable]),
             *("--ro-bind", str(script), SCRIPT_INSIDE),
             *("--ro-bind", str(paths.WIRE), "/speedtrap/speedtrap_wire.py"),
-            *(*_model_mounts(self.models), *_devices(self.gpu_minor)),
+            *(*_model_mounts(self.models), *_devices(self.gpu_minor), *_sealed()),
             *("--clearenv", *settings, "--chdir", HOME_INSIDE, "--"),
             *(python, "-S", "-E", "-c", _LIMITS_THEN_RUN, python, "-s", "-u", SCRIPT_INSIDE),
         ]
@@ -233,10 +233,8 @@ def _probe(bwrap: Path) -> str | None:
         str(bwrap),
         *_namespaces(),
         *_system(),
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
+        *_devices(None),
+        *_sealed(),
         "/usr/bin/true",
     ]
     try:
@@ -315,6 +313,15 @@ def _devices(gpu_minor: int | None) -> list[str]:
         if Path(node).exists():
             arguments += ["--dev-bind", node, node]
     return arguments
+
+
+def _sealed() -> list[str]:
+    """Make read-only what bubblewrap itself put there; comes after all other mounts.
+
+    The files of /proc/sys ask for root's user id and for no capability, so a sandbox that root
+    started could write them: kernel.core_pattern, for one, runs any program as the host's root.
+    """
+    return ["--ro-bind", "/proc/sys", "/proc/sys", "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
 def _variables(

@@ -111,7 +111,7 @@ def witness(scripts: Mapping[Role, Script], account: Account, nvml: Nvml) -> Mea
             except WorkerLostError as lost:
                 outcome = verify.explain(lost, scripts[lost.role])
                 again = _what_next(lost, outcome, account, watch.seen)
-            account.attempted(outcome, watch.seen)
+            account.attempted(outcome, watch)
         if again is None:
             break
         account.order = "whole" if again.alone else "alternate"

@@ -8,7 +8,6 @@ no image file. It dies with its channel, so it cannot outlive the controller.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -97,7 +96,7 @@ class Scorer:
 
 def start(clip: ClipModel, device: Device) -> Scorer:
     """Start the scorer for `clip` on `device`; it loads while the caller goes on."""
-    ours, theirs = socket.socketpair()
+    ours, theirs = wire.pair()
     log = tempfile.TemporaryFile()  # noqa: SIM115  (the scorer owns and closes it)
     environment = {
         **os.environ,
@@ -107,7 +106,7 @@ def start(clip: ClipModel, device: Device) -> Scorer:
     }
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "runner.scorer_process", str(theirs.fileno())),
+            *(sys.executable, "-P", "-m", "runner.scorer_process", str(theirs.fileno())),
             *(resolve(clip.name), clip.pretrained or ""),
         ],
         stdin=subprocess.DEVNULL,

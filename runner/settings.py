@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psutil
 
@@ -14,6 +14,11 @@ from runner.records import IsolationPolicy, SpeedtrapError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+MAX_SEED: Final = 2**31
+"""Batches count up from the seed, and numpy's generator takes no seed from 2**32 on."""
+MAX_TIMEOUT_S: Final = 365 * 86400.0
+"""Sockets take no longer timeout than some centuries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +54,11 @@ class Settings:
             _require(self.target_speedup > 0, "the target speedup must be above 0")
             _require(math.isfinite(self.target_speedup), "the target speedup must be finite")
         _require(0 <= self.target_quality_loss <= 1, "the target quality loss must be in 0 to 1")
-        _require(0 <= self.seed < 2**32, "the seed must be in 0 to 2**32 - 1")
-        _require(0 < self.timeout_s < math.inf, "the timeout must be above 0 and finite")
+        _require(0 <= self.seed < MAX_SEED, "the seed must be in 0 to 2**31 - 1")
+        _require(0 < self.timeout_s <= MAX_TIMEOUT_S, "the timeout must be above 0, at most a year")
         _require(0 <= self.wait_s < math.inf, "the waiting time must be 0 or more and finite")
+        limit = self.memory_limit_bytes
+        _require(limit is None or limit > 0, "the memory limit must be above 0")
         for folder in self.readable:
             _require(folder.is_dir(), f"{folder} is not a folder; --allow-read takes folders")
         if self.keep is not None and self.keep.exists():
@@ -72,6 +79,12 @@ def parse_stand_in(text: str) -> tuple[str, str]:
         bool(name and equals and other), f"cannot read the stand-in {text!r}; write NAME=OTHER"
     )
     return name, other
+
+
+def parse_gib(gib: float) -> int:
+    """Bytes of a number of GiB."""
+    _require(0 < gib < math.inf, "the memory limit must be above 0 and finite")
+    return int(gib * 1024**3)
 
 
 def _require(condition: bool, message: str) -> None:  # noqa: FBT001  (it is the condition)

@@ -28,15 +28,24 @@ the tolerance may be wide; it has to tell a different clock from a slow pipe."""
 CLAIM_SCORE: Final = 1e-3
 """The script prints the mean of scores that it was sent: only rounding may differ."""
 
+ROUNDING: Final = 1e-9
+"""A target is reached exactly at it; 1 - 98/100 is not quite 0.02 in binary."""
 TRACEBACK_CHARS: Final = 20_000
 
 _OURS: Final = "speedtrap: "
 _SIGNAL_BASE: Final = 128
 
 _CLAIM = re.compile(r"(\d{1,9}\.\d{6}),(\d{1,3}\.\d{6})")
-_FRAME = re.compile(r'File "[^"\n]*tmp\.py", line (\d+)')
-_EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning|Group))\b.*")
-_OOM = re.compile(r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|^MemoryError")
+_FRAME = re.compile(r'File "(?:[^"\n]*/)?tmp\.py", line (\d{1,9})\b')
+_EXCEPTION = re.compile(
+    r"(?:[A-Za-z_][\w.]*)?(?:Error|Exception|Interrupt|Exit|Warning|Group)(?::.*)?$"
+)
+_OOM = re.compile(
+    r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+    r"|^MemoryError"
+)
+_AT_SHUTDOWN: Final = "\nException ignored in: "
+"""What an interpreter prints on its way out, after the exception that counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +128,10 @@ def tampering(claim: Claim | None, measured: Measured) -> str | None:
 
 
 def _against_targets(speedup: float, quality_loss: float, targets: Targets) -> tuple[Verdict, str]:
-    if quality_loss > targets.quality_loss:
+    if quality_loss > targets.quality_loss + ROUNDING:
         reason = f"quality loss {quality_loss:.2%} is over {targets.quality_loss:.2%}"
         return Verdict.QUALITY_THRESHOLD_EXCEEDED, reason
-    if speedup < targets.speedup:
+    if speedup < targets.speedup - ROUNDING:
         reason = f"speedup {speedup:.2f} is under {targets.speedup:g}"
         return Verdict.SPEEDUP_TARGET_NOT_MET, reason
     return Verdict.OK, ""
@@ -157,11 +166,17 @@ def _by_signal(number: int, phase: Phase) -> tuple[Verdict, str]:
 
 
 def _last_message(stderr: str) -> str:
-    """The last line that looks like an exception or is ours; empty if there is none."""
+    """The last line that looks like an exception or is ours; empty if there is none.
+
+    An exception may have any name (`StopIteration`): then it is what follows the last traceback.
+    """
+    stderr = stderr.partition(_AT_SHUTDOWN)[0] or stderr
     for line in reversed(stderr.splitlines()):
         if line.startswith(_OURS) or _EXCEPTION.match(line):
             return line.strip()[:500]
-    return ""
+    _, found, rest = stderr.rpartition("Traceback (most recent call last):\n")
+    below = [line for line in rest.splitlines() if line and not line[0].isspace()]
+    return below[0].strip()[:500] if found and below else ""
 
 
 def _own_line(stderr: str, script: Script) -> int | None:

@@ -60,7 +60,10 @@ MAX_SIDE_PX: Final = 4096
 MAX_PROMPT_BYTES: Final = 8192
 MAX_PIXEL_BYTES: Final = 256 * 1024 * 1024
 """Most pixel bytes in a batch: five images of 4096 x 4096, or 64 of 1024 x 1024."""
-_RECEIVE_CHUNK_BYTES: Final = 1 << 20
+_STEP_BYTES: Final = 16 * 1024 * 1024
+"""Memory follows what came in steps of this size, never what a header promised."""
+_BUFFER_BYTES: Final = 4 * 1024 * 1024
+"""Asked of the kernel, which may grant less: a batch of five images of 512 x 512."""
 
 
 class Kind(enum.IntEnum):
@@ -145,7 +148,8 @@ class Channel:
             raise ValueError(message)
         self._wait_until(deadline_s)
         try:
-            self._socket.sendall(_HEADER.pack(MAGIC, VERSION, kind, len(payload)) + payload)
+            self._socket.sendall(_HEADER.pack(MAGIC, VERSION, kind, len(payload)))
+            self._socket.sendall(payload)
         except TimeoutError as error:
             raise DeadlineError from error
         except OSError as error:
@@ -174,21 +178,30 @@ class Channel:
         return Frame(kind, self._exactly(length, deadline_s))
 
     def _exactly(self, count: int, deadline_s: float | None) -> bytearray:
-        data = bytearray()
-        while len(data) < count:
+        data = bytearray(min(count, _STEP_BYTES))
+        filled = 0
+        while filled < count:
+            if filled == len(data):
+                data += bytes(min(count - filled, _STEP_BYTES))
             self._wait_until(deadline_s)
+            with memoryview(data) as view:
+                taken = self._receive_into(view[filled:])
+            filled += taken
+        return data
+
+    def _receive_into(self, room: memoryview) -> int:
+        with room:
             try:
-                chunk = self._socket.recv(min(_RECEIVE_CHUNK_BYTES, count - len(data)))
+                taken = self._socket.recv_into(room)
             except TimeoutError as error:
                 raise DeadlineError from error
             except OSError as error:
                 message = f"the other end is gone: {error.strerror}"
                 raise ChannelClosedError(message) from error
-            if not chunk:
-                message = "the other end closed the channel"
-                raise ChannelClosedError(message)
-            data += chunk
-        return data
+        if not taken:
+            message = "the other end closed the channel"
+            raise ChannelClosedError(message)
+        return taken
 
     def _wait_until(self, deadline_s: float | None) -> None:
         if deadline_s is None:
@@ -198,6 +211,14 @@ class Channel:
         if left_s <= 0:
             raise DeadlineError
         self._socket.settimeout(left_s)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends with room for a batch of images, so that a sender need not wait."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+    return ends
 
 
 def pack_batch(seed: int, prompts: Sequence[str]) -> bytes:
@@ -218,6 +239,9 @@ def pack_batch(seed: int, prompts: Sequence[str]) -> bytes:
 def unpack_batch(payload: bytes | bytearray) -> tuple[int, list[str]]:
     """Seed and prompts of a BATCH. Raises `WireError` if the payload is not exactly one batch."""
     seed, count = _take(_BATCH_HEAD, payload, 0)
+    if not 1 <= count <= MAX_BATCH:
+        message = f"a batch of {count} prompts"
+        raise WireError(message)
     offset = _BATCH_HEAD.size
     prompts = []
     for _ in range(count):
@@ -248,6 +272,10 @@ def pack_images(images: Sequence[Image]) -> bytes:
         if len(image.rgb) != image.width_px * image.height_px * 3:
             message = f"{len(image.rgb)} bytes for {image.width_px} x {image.height_px} pixels"
             raise ValueError(message)
+    pixel_bytes = sum(len(image.rgb) for image in images)
+    if pixel_bytes > MAX_PIXEL_BYTES:
+        message = f"at most {MAX_PIXEL_BYTES} bytes of pixels, not {pixel_bytes}"
+        raise ValueError(message)
     sizes = [_SIZE.pack(image.width_px, image.height_px) for image in images]
     return b"".join([_COUNT.pack(len(images)), *sizes, *(image.rgb for image in images)])
 

@@ -12,7 +12,7 @@ Theory of operation
 A worker is joined to the controller by three things: a socket that carries the protocol of
 `wire`, and the pipes of its stdout and stderr. Two threads drain the pipes all the while it runs
 (a full pipe would stop the candidate and look like slowness), keep a bounded head and tail, and
-end a worker that writes without end. A third thread watches its memory.
+end a worker that writes without end. A third thread watches its memory and counts its processes.
 
 The controller waits for a worker only under a deadline. A worker that overruns one first gets
 SIGABRT, on which Python's fault handler prints where the program stood; then it is killed. Killing
@@ -30,19 +30,21 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NoReturn, Self
 
 import psutil
 
+from runner import wire
 from runner.records import Ending, Phase, Role, SpeedtrapError, Verdict, WorkerLostError
 from runner.wire import Channel, ChannelClosedError, DeadlineError, Frame, Kind, WireError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Collection
 
 KEPT_BYTES: Final = 256 * 1024
@@ -55,7 +57,10 @@ EXIT_GRACE_S: Final = 10.0
 """From a closed channel to the process's exit: an interpreter with CUDA shuts down in 1 to 3 s."""
 KILL_GRACE_S: Final = 20.0
 """For the kernel to take down a killed namespace; tens of GB of pinned memory take seconds."""
-MEMORY_PERIOD_S: Final = 0.2
+WATCH_PERIOD_S: Final = 0.2
+TASK_LIMIT: Final = 4096
+"""Processes and threads of a worker; its RLIMIT_NPROC of this size does not bind root's children.
+torch, OpenMP and inductor start several per core of a large host."""
 _READ_BYTES: Final = 65536
 
 
@@ -128,7 +133,7 @@ class Worker:
         assert process.stderr is not None
         self._stdout = Drain(process.stdout, self._on_flood)
         self._stderr = Drain(process.stderr, self._on_flood)
-        self._watchdog = threading.Thread(target=self._watch_memory, daemon=True)
+        self._watchdog = threading.Thread(target=self._watch, daemon=True)
         self._watchdog.start()
 
     def __enter__(self) -> Self:
@@ -235,15 +240,11 @@ class Worker:
         self._dump_stack()
         self._process.kill()
 
-    def _watch_memory(self) -> None:
-        limit_bytes = self._memory_limit_bytes
-        while not self._stopping.wait(MEMORY_PERIOD_S):
-            used_bytes = sum(_resident_bytes(process) for process in self._enumerate())
-            if used_bytes > limit_bytes:
-                used, limit = (f"{count / 1024**3:.1f}" for count in (used_bytes, limit_bytes))
-                self._note_breach(
-                    Verdict.OOM, f"used {used} GiB of host memory, the limit is {limit} GiB"
-                )
+    def _watch(self) -> None:
+        while not self._stopping.wait(WATCH_PERIOD_S):
+            family = self._enumerate()
+            if breach := _too_many(family) or _too_large(family, self._memory_limit_bytes):
+                self._note_breach(*breach)
                 self._dump_stack()
                 self._process.kill()
                 return
@@ -287,7 +288,7 @@ def start(
     memory_limit_bytes: int,
 ) -> Worker:
     """Start a worker; `command` makes its command line and environment from a descriptor."""
-    ours, theirs = socket.socketpair()
+    ours, theirs = wire.pair()
     arguments, environment = command(theirs.fileno())
     process = subprocess.Popen(
         arguments,
@@ -302,10 +303,42 @@ def start(
     return Worker(role, process, ours, memory_limit_bytes)
 
 
-def _resident_bytes(process: psutil.Process) -> int:
-    """Memory of one process that is its own; pages shared between processes are not counted."""
+def _too_many(family: Collection[psutil.Process]) -> tuple[Verdict, str] | None:
+    """The verdict for a worker with too many processes and threads, which is how bombs end."""
+    if len(family) <= TASK_LIMIT and sum(map(_thread_count, family)) <= TASK_LIMIT:
+        return None
+    return Verdict.POLICY, f"ran more than {TASK_LIMIT} processes and threads"
+
+
+def _too_large(family: Collection[psutil.Process], limit_bytes: int) -> tuple[Verdict, str] | None:
+    """The verdict for a worker that holds too much memory: its own and what it shares.
+
+    Pages that several processes map are counted for each at first; only when that is too much are
+    they counted once, which costs a walk over their page tables.
+    """
+    if sum(_kib(process, "status", _RESIDENT) for process in family) * 1024 <= limit_bytes:
+        return None
+    used_bytes = sum(_kib(process, "smaps_rollup", _PROPORTIONAL) for process in family) * 1024
+    if used_bytes <= limit_bytes:
+        return None
+    used, limit = (f"{count / 1024**3:.1f}" for count in (used_bytes, limit_bytes))
+    return Verdict.OOM, f"used {used} GiB of host memory, the limit is {limit} GiB"
+
+
+_RESIDENT: Final = re.compile(rb"^(?:RssAnon|RssShmem):\s+(\d+) kB$", re.MULTILINE)
+_PROPORTIONAL: Final = re.compile(rb"^(?:Pss_Anon|Pss_Shmem):\s+(\d+) kB$", re.MULTILINE)
+
+
+def _kib(process: psutil.Process, name: str, fields: re.Pattern[bytes]) -> int:
+    """Sum of `fields` in a process's file `name` of /proc; 0 once it has ended."""
     try:
-        memory = process.memory_info()
+        return sum(map(int, fields.findall(Path(f"/proc/{process.pid}/{name}").read_bytes())))
+    except OSError:
+        return 0
+
+
+def _thread_count(process: psutil.Process) -> int:
+    try:
+        return int(process.num_threads())
     except psutil.Error:
         return 0
-    return int(memory.rss - memory.shared)

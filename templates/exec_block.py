@@ -4,6 +4,7 @@ Nothing that is printed here is believed: in the witnessed form the controller k
 """
 
 WARMUP_BATCHES = 1
+MAX_SIDE_PX = 4096
 EXIT_BAD_OUTPUT = 64
 EXIT_NO_INTERFACE = 65
 
@@ -42,9 +43,10 @@ def _speedtrap_to_pil(image, number):
     from PIL import Image
 
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     if isinstance(image, torch.Tensor):
-        image = image.detach().float().cpu().numpy()
+        image = image.detach().cpu()
+        image = (image.float() if image.is_floating_point() else image).numpy()
     if not isinstance(image, numpy.ndarray):
         kind = type(image).__name__
         return _speedtrap_refuse(
@@ -52,16 +54,17 @@ def _speedtrap_to_pil(image, number):
         )
     if image.ndim == 3 and image.shape[0] == 3 and image.shape[-1] != 3:
         image = image.transpose(1, 2, 0)
-    if image.ndim != 3 or image.shape[-1] != 3:
+    if image.ndim != 3 or image.shape[-1] != 3 or not image.size:
         shape = "x".join(map(str, image.shape))
         return _speedtrap_refuse(
             EXIT_BAD_OUTPUT, f"image {number} has shape {shape}; expected height x width x 3"
         )
     if image.dtype != numpy.uint8:
+        is_whole = image.dtype.kind != "f"
         image = image.astype(numpy.float64)
         if not numpy.isfinite(image).all():
             return _speedtrap_refuse(EXIT_BAD_OUTPUT, f"image {number} has NaN or infinite pixels")
-        image = image * (255.0 if image.max() <= 1.0 else 1.0)
+        image = image * (1.0 if is_whole or image.max() > 1.0 else 255.0)
         image = image.round().clip(0, 255).astype(numpy.uint8)
     return Image.fromarray(image)
 
@@ -82,7 +85,14 @@ def _speedtrap_to_images(output, count):
         _speedtrap_refuse(
             EXIT_BAD_OUTPUT, f"inference returned {len(output)} images for {count} prompts"
         )
-    return [_speedtrap_to_pil(image, number) for number, image in enumerate(output, start=1)]
+    images = [_speedtrap_to_pil(image, number) for number, image in enumerate(output, start=1)]
+    for number, image in enumerate(images, start=1):
+        if not (min(image.size) >= 1 and max(image.size) <= MAX_SIDE_PX):
+            size = f"{image.width} x {image.height}"
+            _speedtrap_refuse(
+                EXIT_BAD_OUTPUT, f"image {number} has {size} pixels; 1 to {MAX_SIDE_PX} a side"
+            )
+    return images
 
 
 def _speedtrap_main(namespace, batches, calculate_clip_score):

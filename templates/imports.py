@@ -15,8 +15,10 @@ def _speedtrap_show(models):
     import tempfile
     from pathlib import Path
 
-    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
-    own = Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
+    look = os.environ.get
+    home = look("HF_HOME") or Path(look("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    own = look("HF_HUB_CACHE") or look("HUGGINGFACE_HUB_CACHE") or Path(home, "hub")
+    own = Path(own).expanduser()
     hub = Path(tempfile.mkdtemp(prefix="speedtrap-hub-"))
     atexit.register(shutil.rmtree, hub, ignore_errors=True)
     folders = {f"models--{name.replace('/', '--')}": Path(path) for name, path in models.items()}

@@ -1,0 +1,21 @@
+"""Closes all but the standard streams, then returns good images.
+
+Expected: crashed
+Phase: warm-up
+Reason: ChannelClosedError
+Lane: slow
+"""
+
+from PIL import Image
+
+
+import os
+
+
+def load_pipe():
+    return object()
+
+
+def inference(pipe, prompts):
+    os.closerange(3, 1024)
+    return [Image.new("RGB", (64, 64)) for _ in prompts]

@@ -1,0 +1,21 @@
+"""Closes every descriptor, its channel and its own stderr too, and goes on.
+
+Expected: tampered
+Phase: warm-up
+Reason: closed its channel and went on running
+"""
+
+from PIL import Image
+
+
+import os
+import time
+
+
+def load_pipe():
+    return object()
+
+
+def inference(pipe, prompts):
+    os.closerange(0, 1024)
+    time.sleep(600)

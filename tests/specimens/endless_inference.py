@@ -1,0 +1,22 @@
+"""Never returns from inference, and ignores every signal that can be ignored.
+
+Expected: timeout
+Line: 21
+Phase: warm-up
+Reason: took longer than 30 s in the warm-up phase
+Flags: --timeout 30
+"""
+
+import signal
+
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+    signal.signal(number, signal.SIG_IGN)
+
+
+def load_pipe():
+    return object()
+
+
+def inference(pipe, prompts):
+    while True:
+        pass  # fails here

@@ -1,0 +1,15 @@
+"""Claims that the card is full, in the hope of a second run (O1).
+
+Expected: oom
+Line: 14
+Phase: warm-up
+Reason: CUDA out of memory
+"""
+
+
+def load_pipe():
+    return object()
+
+
+def inference(pipe, prompts):
+    raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")  # fails here

@@ -1,0 +1,24 @@
+"""Writes garbage to every socket that it holds (S5).
+
+Expected: tampered
+Phase: warm-up
+Reason: broke the protocol
+"""
+
+import os
+import stat
+
+
+def load_pipe():
+    return object()
+
+
+def inference(pipe, prompts):
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        try:
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                os.write(descriptor, b"\xff" * 4096)
+        except OSError:
+            pass
+    while True:
+        pass

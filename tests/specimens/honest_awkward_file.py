@@ -1,0 +1,18 @@
+"""Control: a byte order mark, line ends of Windows, __future__, names beyond ASCII, no last newline.
+
+Expected: measured
+"""
+
+from __future__ import annotations
+
+from diffusers import StableDiffusionPipeline
+
+größe = 25  # Schritte, 步骤
+
+
+def load_pipe() -> NotDefinedAnywhere:
+    return StableDiffusionPipeline.from_pretrained("speedtrap/tiny-sd")
+
+
+def inference(pipe, prompts):
+    return pipe(prompts, num_inference_steps=größe).images

@@ -1,0 +1,19 @@
+"""Control: DeepCache, as its authors show it.
+
+Expected: measured
+"""
+
+from DeepCache import DeepCacheSDHelper
+from diffusers import StableDiffusionPipeline
+
+
+def load_pipe():
+    pipe = StableDiffusionPipeline.from_pretrained("speedtrap/tiny-sd")
+    helper = DeepCacheSDHelper(pipe=pipe)
+    helper.set_params(cache_interval=3, cache_branch_id=0)
+    helper.enable()
+    return pipe
+
+
+def inference(pipe, prompts):
+    return pipe(prompts, num_inference_steps=25).images

@@ -1,0 +1,17 @@
+"""Control: begins with imports from __future__, which may stand only at the head of a file.
+
+Expected: measured
+Lane: slow
+"""
+
+from __future__ import annotations, generator_stop
+
+from diffusers import StableDiffusionPipeline
+
+
+def load_pipe() -> NotDefinedAnywhere:
+    return StableDiffusionPipeline.from_pretrained("speedtrap/tiny-sd")
+
+
+def inference(pipe, prompts):
+    return pipe(prompts, num_inference_steps=25).images

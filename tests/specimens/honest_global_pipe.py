@@ -1,0 +1,9 @@
+"""Control: no function at all, only a global pipe that takes prompts.
+
+Expected: measured
+Lane: slow
+"""
+
+from diffusers import StableDiffusionPipeline
+
+pipe = StableDiffusionPipeline.from_pretrained("speedtrap/tiny-sd")

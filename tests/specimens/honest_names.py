@@ -1,0 +1,30 @@
+"""Control: uses names for its own ends that the script around it uses too, and relies on them
+when it is called.
+
+Expected: measured
+"""
+
+from time import time
+from torch import *
+
+from diffusers import StableDiffusionPipeline
+
+import random as numpy
+
+Image = {"width": 64}
+Sequence = 25
+WARMUP_BATCHES = "mine"
+SEED = device = sys = os = np = random = scores = start = "mine"
+len_, len, enumerate, str, list, map = len, None, None, None, None, None
+MINE = {"Image": Image, "Sequence": Sequence, "WARMUP_BATCHES": WARMUP_BATCHES}
+
+
+def load_pipe():
+    return StableDiffusionPipeline.from_pretrained("speedtrap/tiny-sd")
+
+
+def inference(pipe, prompts):
+    for name, value in MINE.items():
+        assert globals()[name] is value, f"{name} was changed to {globals()[name]!r}"
+    assert time() > 0
+    return pipe(prompts, num_inference_steps=Sequence).images

@@ -1,0 +1,18 @@
+"""Control: names, strings and comments beyond ASCII: größer, 速い, 🐢.
+
+Expected: measured
+Lane: slow
+"""
+
+from diffusers import StableDiffusionPipeline
+
+größe = 25  # Schritte, 步骤
+print("schneller — 速い 🐢")
+
+
+def load_pipe():
+    return StableDiffusionPipeline.from_pretrained("speedtrap/tiny-sd")
+
+
+def inference(pipe, prompts):
+    return pipe(prompts, num_inference_steps=größe).images

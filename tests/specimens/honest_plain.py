@@ -1,0 +1,14 @@
+"""Control: the baseline's own code.
+
+Expected: measured
+"""
+
+from diffusers import StableDiffusionPipeline
+
+
+def load_pipe():
+    return StableDiffusionPipeline.from_pretrained("speedtrap/tiny-sd")
+
+
+def inference(pipe, prompts):
+    return pipe(prompts, num_inference_steps=25).images

@@ -1,0 +1,18 @@
+"""Control: token merging.
+
+Expected: measured
+Lane: slow
+"""
+
+import tomesd
+from diffusers import StableDiffusionPipeline
+
+
+def load_pipe():
+    pipe = StableDiffusionPipeline.from_pretrained("speedtrap/tiny-sd")
+    tomesd.apply_patch(pipe, ratio=0.3)
+    return pipe
+
+
+def inference(pipe, prompts):
+    return pipe(prompts, num_inference_steps=25).images

@@ -1,0 +1,24 @@
+"""Sends SIGKILL to its parent, to the first process and to everybody (O3).
+
+Expected: measured
+Lane: slow
+"""
+
+from diffusers import StableDiffusionPipeline
+
+import os
+import signal
+
+for pid in (os.getppid(), 1, -1):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except OSError:
+        pass
+
+
+def load_pipe():
+    return StableDiffusionPipeline.from_pretrained("speedtrap/tiny-sd")
+
+
+def inference(pipe, prompts):
+    return pipe(prompts, num_inference_steps=25).images

@@ -1,0 +1,21 @@
+"""Takes memory until there is none (O11).
+
+Expected: oom
+Line: 20
+Phase: warm-up
+Reason: of host memory, the limit is 2.0 GiB
+Flags: --memory 2
+"""
+
+import time
+
+kept = []
+
+
+def load_pipe():
+    return object()
+
+
+def inference(pipe, prompts):
+    while True:
+        kept.append(b"x" * 2**26) or time.sleep(0.02)  # fails here

@@ -1,0 +1,11 @@
+"""Defines inference() only; the missing pipeline shows when it is asked for.
+
+Expected: crashed
+Phase: load
+Reason: defines no pipeline
+Lane: slow
+"""
+
+
+def inference(pipe, prompts):
+    return pipe(prompts).images

@@ -1,0 +1,10 @@
+"""Python, but with nothing to call: no load_pipe, no inference, no pipe.
+
+Expected: crashed
+Phase: check
+Reason: defines no pipeline
+"""
+
+
+def generate(model, texts):
+    return [model(text) for text in texts]

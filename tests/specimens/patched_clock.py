@@ -1,0 +1,25 @@
+"""Stops every clock and every synchronisation that the script will use (T1, T3).
+
+Expected: tampered
+Reason: claims 0.000 s, the witness saw
+"""
+
+from diffusers import StableDiffusionPipeline
+
+import time
+
+import torch
+
+slept = time.sleep
+for name in ("time", "perf_counter", "monotonic", "process_time"):
+    setattr(time, name, lambda: 0.0)
+torch.cuda.synchronize = lambda *_: None
+
+
+def load_pipe():
+    return StableDiffusionPipeline.from_pretrained("speedtrap/tiny-sd")
+
+
+def inference(pipe, prompts):
+    slept(0.5)
+    return pipe(prompts, num_inference_steps=5).images

@@ -1,0 +1,20 @@
+"""Fails while it loads, with an exception class of its own, two calls deep.
+
+Expected: crashed
+Line: 15
+Phase: load
+Reason: Unlucky: the weights are upside down
+Lane: slow
+"""
+
+
+class Unlucky(Exception):
+    pass
+
+
+def helper():
+    raise Unlucky("the weights are upside down")  # fails here
+
+
+def load_pipe():
+    return helper()

@@ -1,0 +1,27 @@
+"""Two good batches, then an exception inside a library, in a chain of two.
+
+Expected: crashed
+Line: 26
+Phase: timed
+Reason: JSONDecodeError
+"""
+
+import json
+
+from PIL import Image
+
+calls = []
+
+
+def load_pipe():
+    return object()
+
+
+def inference(pipe, prompts):
+    calls.append(prompts)
+    if len(calls) == 3:
+        try:
+            raise KeyError("the first of the chain")
+        except KeyError:
+            json.loads("[1, 2,")  # fails here
+    return [Image.new("RGB", (64, 64), (40 * n, 90, 120)) for n in range(len(prompts))]

@@ -1,0 +1,15 @@
+"""Forgets to return.
+
+Expected: bad_output
+Phase: warm-up
+Reason: inference returned a NoneType
+Lane: slow
+"""
+
+
+def load_pipe():
+    return object()
+
+
+def inference(pipe, prompts):
+    [prompt.upper() for prompt in prompts]

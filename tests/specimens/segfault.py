@@ -1,0 +1,17 @@
+"""Reads address 0 through ctypes.
+
+Expected: crashed
+Line: 17
+Phase: warm-up
+Reason: SIGSEGV
+"""
+
+import ctypes
+
+
+def load_pipe():
+    return object()
+
+
+def inference(pipe, prompts):
+    return ctypes.string_at(0)  # fails here

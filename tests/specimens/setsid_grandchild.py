@@ -1,0 +1,29 @@
+"""Leaves a grandchild in a session of its own, with every descriptor closed (D5, D7).
+
+Expected: measured
+"""
+
+from diffusers import StableDiffusionPipeline
+
+import os
+import time
+
+
+def load_pipe():
+    return StableDiffusionPipeline.from_pretrained("speedtrap/tiny-sd")
+
+
+def leave_a_grandchild_behind():
+    if os.fork():
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.closerange(0, 1024)
+    time.sleep(600)
+    os._exit(0)
+
+
+def inference(pipe, prompts):
+    leave_a_grandchild_behind()
+    return pipe(prompts, num_inference_steps=25).images

@@ -1,0 +1,15 @@
+"""Returns file names in the place of images.
+
+Expected: bad_output
+Phase: warm-up
+Reason: image 1 is a str
+Lane: slow
+"""
+
+
+def load_pipe():
+    return object()
+
+
+def inference(pipe, prompts):
+    return [f"{prompt}.png" for prompt in prompts]

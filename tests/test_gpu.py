@@ -1,0 +1,498 @@
+import contextlib
+import dataclasses
+import os
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from runner import gpu, paths
+from runner.gpu import Again, Card, Occupant, Request, Seen
+from runner.records import Phase, SpeedtrapError, Verdict
+
+GIB = 1024**3
+MIB = 1024**2
+
+
+class FakeNvml:
+    """Cards as they are told to be; each look takes the next of `moments`, the last one stays."""
+
+    def __init__(self, *moments):
+        self.moments = list(moments)
+
+    def cards(self):
+        return list(self.moments.pop(0) if len(self.moments) > 1 else self.moments[0])
+
+
+class FakePynvml:
+    """As much of the module `pynvml` as `PyNvml` uses, with two cards."""
+
+    NVMLError = type("NVMLError", (Exception,), {})
+
+    def __init__(self, *, driver=True, failing=False):
+        self.driver, self.failing = driver, failing
+
+    def nvmlInit(self):  # noqa: N802  (NVML's own names)
+        if not self.driver:
+            raise self.NVMLError
+
+    def __getattr__(self, name):
+        if self.failing:
+            raise self.NVMLError("GPU is lost")
+        process = SimpleNamespace(pid=77, usedGpuMemory=None)
+        answers = {
+            "nvmlDeviceGetCount": lambda: 2,
+            "nvmlDeviceGetHandleByIndex": lambda index: index,
+            "nvmlDeviceGetMemoryInfo": lambda _: SimpleNamespace(total=8 * GIB, used=GIB),
+            "nvmlDeviceGetComputeRunningProcesses": lambda index: [process] * index,
+            "nvmlDeviceGetGraphicsRunningProcesses": lambda index: [process] * index,
+            "nvmlDeviceGetUUID": lambda index: f"GPU-{index}",
+            "nvmlDeviceGetName": lambda _: "Fake",
+            "nvmlDeviceGetMinorNumber": lambda index: 1 - index,
+            "nvmlSystemGetDriverVersion": lambda: "580.1",
+            "nvmlDeviceGetUtilizationRates": lambda _: SimpleNamespace(gpu=3),
+        }
+        return answers[name]
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self):
+        self.now_s = 0.0
+        self.slept = []
+
+    def monotonic(self):
+        return self.now_s
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now_s += seconds
+
+
+def card(index=0, **changes):
+    free = Card(
+        index=index,
+        uuid=f"GPU-{index}",
+        name="Fake H200",
+        minor=index + 4,
+        driver="580.1",
+        memory_bytes=140 * GIB,
+        used_bytes=600 * MIB,
+        utilisation_percent=0,
+        occupants=(),
+    )
+    return dataclasses.replace(free, **changes)
+
+
+def busy(index=0):
+    return card(index, occupants=(Occupant(1, GIB),))
+
+
+@pytest.fixture(autouse=True)
+def locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "LOCKS", tmp_path / "locks")
+    return tmp_path / "locks"
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(gpu, "time", clock)
+    return clock
+
+
+def lease(device="auto", nvml=None, wait_s=0.0, tell=lambda _: None, avoid=frozenset()):
+    return gpu.lease(Request.parse(device, wait_s), nvml or FakeNvml([]), tell, avoid)
+
+
+def check_answer_is_a_fresh_list(nvml):
+    first = nvml.cards()
+    first.append(None)
+    assert None not in nvml.cards()
+
+
+def check_cards_are_told_apart(nvml):
+    cards = nvml.cards()
+    assert [one.index for one in cards] == list(range(len(cards)))
+    assert len({one.uuid for one in cards}) == len(cards)
+    assert len({one.minor for one in cards}) == len(cards)
+
+
+def check_texts_are_there(nvml):
+    assert all(one.uuid and one.name and one.driver for one in nvml.cards())
+
+
+def check_numbers_are_sane(nvml):
+    for one in nvml.cards():
+        assert 0 <= one.used_bytes <= one.memory_bytes
+        assert one.memory_bytes >= GIB
+        assert 0 <= one.utilisation_percent <= 100
+        assert one.minor >= 0
+
+
+def check_occupants_are_processes(nvml):
+    for one in nvml.cards():
+        pids = [occupant.pid for occupant in one.occupants]
+        assert pids == sorted(set(pids))
+        assert all(occupant.pid > 0 <= occupant.used_bytes for occupant in one.occupants)
+
+
+def check_busy_has_a_reason(nvml):
+    for one in nvml.cards():
+        why = one.busy_because()
+        assert why is None or why.startswith(("is ", "has "))
+
+
+CONFORMANCE = [
+    check_answer_is_a_fresh_list,
+    check_cards_are_told_apart,
+    check_texts_are_there,
+    check_numbers_are_sane,
+    check_occupants_are_processes,
+    check_busy_has_a_reason,
+]
+
+
+def fake_nvml(_):
+    return FakeNvml([card(0), busy(1)])
+
+
+def empty_nvml(_):
+    return FakeNvml([])
+
+
+def pynvml_on_fake(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", FakePynvml())
+    return gpu.PyNvml()
+
+
+def pynvml_here(_):
+    return gpu.PyNvml()
+
+
+@pytest.mark.parametrize("check", CONFORMANCE)
+@pytest.mark.parametrize("make", [fake_nvml, empty_nvml, pynvml_on_fake, pynvml_here])
+def test_conformance(check, make, monkeypatch):
+    check(make(monkeypatch))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("check", CONFORMANCE)
+def test_conformance_on_a_real_card(check):
+    nvml = gpu.PyNvml()
+    assert nvml.cards()
+    check(nvml)
+
+
+def test_pynvml_reads_each_field(monkeypatch):
+    first, second = pynvml_on_fake(monkeypatch).cards()
+    assert first == Card(0, "GPU-0", "Fake", 1, "580.1", 8 * GIB, GIB, 3, ())
+    assert (second.minor, second.occupants) == (0, (Occupant(77, 0),))
+
+
+def test_no_driver_means_no_cards(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", FakePynvml(driver=False, failing=True))
+    assert gpu.PyNvml().cards() == []
+
+
+def test_failing_nvml_is_our_failure(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", FakePynvml(failing=True))
+    with pytest.raises(SpeedtrapError, match="GPU is lost; does `nvidia-smi` work"):
+        gpu.PyNvml().cards()
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, None),
+        ({"used_bytes": GIB}, None),
+        ({"utilisation_percent": 5}, None),
+        ({"used_bytes": GIB + 1}, "has 1.0 GiB of its memory in use"),
+        ({"utilisation_percent": 6}, "is 6 % busy"),
+        ({"occupants": (Occupant(7, 0),)}, "is used by process 7"),
+        ({"occupants": (Occupant(7, 0), Occupant(9, 5))}, "is used by process 7, 9"),
+    ],
+)
+def test_a_card_is_busy_for_a_reason(changes, why):
+    assert card(**changes).busy_because() == why
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("auto", ("auto", None)),
+        ("cpu", ("cpu", None)),
+        ("cuda", ("cuda", None)),
+        ("cuda:0", ("cuda", 0)),
+        ("cuda:12", ("cuda", 12)),
+    ],
+)
+def test_devices_that_can_be_asked_for(text, expected):
+    request = Request.parse(text, 3.0)
+    assert (request.kind, request.index, request.wait_s) == (*expected, 3.0)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "auto:1"]
+)
+def test_devices_that_cannot_be_read(text):
+    with pytest.raises(SpeedtrapError, match="write auto, cpu, cuda or cuda:N"):
+        Request.parse(text, 0)
+
+
+def test_a_lease_tells_all_about_its_card():
+    with lease("cuda", FakeNvml([card(3)])) as held:
+        device = held.device
+        assert (device.kind, device.index, device.uuid) == ("cuda", 3, "GPU-3")
+        assert (device.name, device.driver) == ("Fake H200", "580.1")
+        assert (device.memory_bytes, held.minor) == (140 * GIB, 7)
+
+
+@pytest.mark.parametrize(
+    ("device", "cards", "avoid", "expected"),
+    [
+        ("auto", [card(0), card(1)], (), 0),
+        ("cuda", [busy(0), card(1)], (), 1),
+        ("cuda", [card(0, used_bytes=900 * MIB), card(1)], (), 1),
+        ("cuda:1", [card(0), card(1)], (), 1),
+        ("cuda", [card(0), card(1)], ("GPU-0",), 1),
+        ("cuda", [card(0), busy(1)], ("GPU-0",), 0),
+        ("cuda", [card(0)], ("GPU-0",), 0),
+    ],
+)
+def test_choice_of_a_card(device, cards, avoid, expected):
+    with lease(device, FakeNvml(cards), avoid=frozenset(avoid)) as held:
+        assert held.device.index == expected
+
+
+def test_auto_falls_back_to_the_cpu():
+    with lease("auto") as held:
+        assert (held.device.kind, held.device.index, held.minor) == ("cpu", None, None)
+        assert held.device.name == gpu.cpu_name()
+        assert "cores" in held.device.name
+
+
+def test_auto_waits_for_a_card_rather_than_take_the_cpu():
+    with pytest.raises(SpeedtrapError, match="cuda:0 is used"), lease("auto", FakeNvml([busy()])):
+        pass
+
+
+def test_cpu_is_not_kept_from_us_by_busy_cards():
+    with lease("cpu", FakeNvml([busy()])) as held:
+        assert held.device.kind == "cpu"
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_no_card_at_all_is_told_at_once(device, clock):
+    with pytest.raises(SpeedtrapError, match="use --device cpu"), lease(device, wait_s=600):
+        pass
+    assert clock.slept == []
+
+
+def test_unknown_index_names_the_known_ones(clock):
+    nvml = FakeNvml([card(0), card(1)])
+    with (
+        pytest.raises(SpeedtrapError, match="no cuda:5 here; there are cuda:0, cuda:1"),
+        lease("cuda:5", nvml, wait_s=600),
+    ):
+        pass
+    assert clock.slept == []
+
+
+def test_waiting_ends_at_the_deadline_with_every_reason(clock):
+    nvml = FakeNvml([busy(0), card(1, utilisation_percent=50)])
+    with (
+        pytest.raises(SpeedtrapError, match=r"within 5 s: cuda:0 is used.*; cuda:1 is 50 % busy"),
+        lease("cuda", nvml, wait_s=5),
+    ):
+        pass
+    assert clock.now_s == 5
+
+
+def test_waiting_ends_when_a_card_is_free(clock):
+    told = []
+    nvml = FakeNvml([busy()], [busy()], [card(utilisation_percent=9)], [card()])
+    with lease("cuda", nvml, wait_s=60, tell=told.append):
+        assert clock.slept == [gpu.POLL_PERIOD_S] * 3
+    assert told == [
+        "waiting for a free device (cuda:0 is used by process 1)",
+        "waiting for a free device (cuda:0 is 9 % busy)",
+    ]
+
+
+def test_a_held_card_is_not_leased_again():
+    nvml = FakeNvml([card(0), card(1)])
+    with lease("cuda", nvml) as one, lease("cuda", nvml) as other:
+        assert {one.device.index, other.device.index} == {0, 1}
+        with (
+            pytest.raises(SpeedtrapError, match="cuda:0 held by another Speedtrap; cuda:1 held"),
+            lease("cuda", nvml),
+        ):
+            pass
+    with lease("cuda", nvml) as again:
+        assert again.device.index == 0
+
+
+def test_there_is_one_cpu_slot():
+    with lease("cpu"):
+        with pytest.raises(SpeedtrapError, match="CPU slot is held"), lease("cpu"):
+            pass
+        with lease("cuda", FakeNvml([card()])):
+            pass
+    with lease("cpu"):
+        pass
+
+
+def test_a_lease_is_given_back_after_an_error():
+    with contextlib.suppress(KeyError), lease("cpu"):
+        raise KeyError
+    with lease("cpu"):
+        pass
+
+
+def test_a_lock_is_gone_with_its_process(locks):
+    code = (
+        "import pathlib, sys; from runner import gpu\n"
+        "gpu.LOCKS = pathlib.Path(sys.argv[1])\n"
+        "with gpu.lease(gpu.Request.parse('cpu', 0), None, print):\n"
+        "    print('held', flush=True); sys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(locks)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(paths.ROOT)},
+    )
+    with holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(SpeedtrapError, match="CPU slot is held"), lease("cpu"):
+            pass
+        holder.kill()
+        holder.wait()
+    with lease("cpu"):
+        pass
+
+
+def test_a_child_does_not_keep_the_lock():
+    with lease("cpu"):
+        child = subprocess.Popen([sys.executable, "-IS", "-c", "input()"], stdin=subprocess.PIPE)
+    with child, lease("cpu"):
+        child.stdin.close()
+
+
+def test_locks_are_open_to_all_users(locks):
+    with lease("cpu"):
+        assert locks.stat().st_mode & 0o7777 == 0o1777
+
+
+def test_a_lock_that_cannot_be_made_is_our_failure(locks):
+    locks.touch()
+    with pytest.raises(SpeedtrapError, match="cannot make the lock"), lease("cpu"):
+        pass
+
+
+def test_a_link_in_place_of_a_lock_is_not_followed(locks, tmp_path):
+    locks.mkdir()
+    (locks / "cpu.lock").symlink_to(tmp_path / "target")
+    with pytest.raises(SpeedtrapError, match="cannot make the lock"), lease("cpu"):
+        pass
+    assert not (tmp_path / "target").exists()
+
+
+SHARED_FULL = Seen(used_share=0.8)
+FOREIGN = Seen(foreign_bytes=gpu.FOREIGN_BYTES)
+NOTHING = Seen(foreign_bytes=gpu.FOREIGN_BYTES - 1, used_share=0.79)
+
+
+@pytest.mark.parametrize("phase", [Phase.IMPORTS, Phase.LOAD, Phase.WARMUP])
+@pytest.mark.parametrize(
+    ("seen", "shared", "expected"),
+    [
+        (FOREIGN, True, Again(alone=False, avoid_card=True)),
+        (FOREIGN, False, Again(alone=True, avoid_card=True)),
+        (SHARED_FULL, True, Again(alone=True, avoid_card=False)),
+        (SHARED_FULL, False, None),
+        (NOTHING, True, None),
+        (NOTHING, False, None),
+        (Seen(), True, None),
+        (Seen(foreign_pids=frozenset({1})), True, None),
+    ],
+)
+def test_out_of_memory_policy(phase, seen, shared, expected):
+    assert gpu.after_loss(Verdict.OOM, phase, seen, shared_with_baseline=shared) == expected
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_words_out_of_memory_never_buy_a_retry(phase, shared):
+    assert gpu.after_loss(Verdict.OOM, phase, Seen(), shared_with_baseline=shared) is None
+
+
+@pytest.mark.parametrize("phase", [Phase.TIMED, Phase.EXIT])
+@pytest.mark.parametrize("seen", [FOREIGN, SHARED_FULL])
+@pytest.mark.parametrize("shared", [True, False])
+def test_nothing_is_run_again_after_the_first_timed_batch(phase, seen, shared):
+    assert gpu.after_loss(Verdict.OOM, phase, seen, shared_with_baseline=shared) is None
+
+
+@pytest.mark.parametrize("verdict", sorted(set(Verdict) - {Verdict.OOM}))
+def test_nothing_but_out_of_memory_is_run_again(verdict):
+    seen = Seen(foreign_bytes=GIB, used_share=1.0)
+    assert gpu.after_loss(verdict, Phase.LOAD, seen, shared_with_baseline=True) is None
+
+
+def test_this_process_and_its_children_are_not_foreign():
+    child = subprocess.Popen([sys.executable, "-IS", "-c", "input()"], stdin=subprocess.PIPE)
+    with child:
+        assert not gpu.is_foreign(os.getpid())
+        assert not gpu.is_foreign(child.pid)
+        child.stdin.close()
+
+
+def test_a_process_above_this_one_is_foreign():
+    assert gpu.is_foreign(os.getppid())
+
+
+def test_a_process_that_is_not_visible_is_not_called_foreign():
+    assert not gpu.is_foreign(2**22 + 1)
+
+
+def test_seen_keeps_the_most_of_every_look(monkeypatch):
+    monkeypatch.setattr(gpu, "is_foreign", lambda pid: pid >= 100)
+    looks = [
+        card(used_bytes=14 * GIB, occupants=(Occupant(1, 9 * GIB), Occupant(100, GIB))),
+        card(used_bytes=70 * GIB, occupants=(Occupant(101, GIB), Occupant(102, 2 * GIB))),
+        card(used_bytes=7 * GIB, occupants=(Occupant(1, 90 * GIB),)),
+    ]
+    seen = Seen()
+    for look in looks:
+        seen = seen.and_also(look)
+    assert seen == Seen(3 * GIB, frozenset({100, 101, 102}), 0.5)
+
+
+def test_watch_looks_at_its_own_card_only(monkeypatch):
+    monkeypatch.setattr(gpu, "WATCH_PERIOD_S", 0)
+    monkeypatch.setattr(gpu, "is_foreign", lambda _: True)
+    looked = threading.Event()
+    looks = iter(range(3))
+
+    class Looked(FakeNvml):
+        def cards(self):
+            if next(looks, None) is None:
+                looked.set()
+            return super().cards()
+
+    mine = card(0, used_bytes=70 * GIB, occupants=(Occupant(5, GIB),))
+    other = card(1, used_bytes=140 * GIB, occupants=(Occupant(6, 2 * GIB),))
+    with gpu.Watch(Looked([mine, other]), "GPU-0") as watch:
+        assert looked.wait(30)
+    assert watch.seen == Seen(GIB, frozenset({5}), 0.5)
+
+
+def test_watch_on_a_cpu_run_looks_at_nothing():
+    with gpu.Watch(None, None) as watch:
+        pass
+    assert watch.seen == Seen()

@@ -1,0 +1,141 @@
+import io
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner import report
+from runner.records import Claim, Device, Failure, Isolation, IsolationPolicy, Verdict
+
+HOSTILE = "\x1b[31mred\x1b]0;title\x07 \x9b1A\u202eevil\u2066\u200f\x00\x08\r\ud800\ue000"
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def shown(result):
+    file = io.StringIO()
+    report.show(result, file)
+    return file.getvalue()
+
+
+def test_rows_of_a_pass(make_result):
+    assert dict(report.rows(make_result())) == {
+        "verdict": "ok (passed)",
+        "speedup": "2.000x   target 1.5x, achieved 100%",
+        "quality loss": "0.00%   target 2.00%, achieved 100%",
+        "loss": "0.0000",
+        "baseline": "4.000 s for 4 images, CLIP score 80.000",
+        "candidate": "2.000 s for 4 images, CLIP score 80.000",
+        "claim": "2.000 s, CLIP score 80.000",
+    }
+
+
+def test_rows_of_a_refusal(refused_result):
+    assert dict(report.rows(refused_result)) == {
+        "verdict": "crashed",
+        "reason": "candidate.py:3: ValueError: no",
+        "loss": "not measured",
+    }
+
+
+def test_rows_of_a_speed_without_quality(make_result):
+    result = make_result(
+        verdict=Verdict.INCONCLUSIVE,
+        passed=False,
+        accuracy=None,
+        quality_loss=None,
+        accuracy_achievement=None,
+        loss=None,
+    )
+    rows = dict(report.rows(result))
+    assert rows["speedup"].startswith("2.000x")
+    assert "quality loss" not in rows
+    assert rows["loss"] == "not measured"
+
+
+def test_a_loss_of_zero_is_shown_as_a_number(make_result):
+    assert ("loss", "0.0000") in list(report.rows(make_result(loss=0.0)))
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        (Device(kind="cuda", name="H200", index=3), "cuda 3: H200"),
+        (Device(kind="cuda", name="H200", index=0), "cuda 0: H200"),
+        (Device(kind="cpu", name="Xeon, 2 cores"), "cpu: Xeon, 2 cores"),
+    ],
+)
+def test_row_of_the_device(make_result, device, expected):
+    assert dict(report.rows(make_result(device=device)))["ran on"] == expected
+
+
+@pytest.mark.parametrize(
+    ("backend", "version", "expected"),
+    [
+        (IsolationPolicy.BUBBLEWRAP, "bubblewrap 0.11", "bubblewrap 0.11"),
+        (IsolationPolicy.NONE, None, "none!"),
+    ],
+)
+def test_row_of_the_isolation(make_result, backend, version, expected):
+    isolation = Isolation(backend=backend, version=version, network=True, host_files=True)
+    assert dict(report.rows(make_result(isolation=isolation)))["isolation"] == expected
+
+
+def test_all_rows_are_shown(make_result):
+    result = make_result(reason="because")
+    text = shown(result)
+    for name, value in report.rows(result):
+        assert name in text
+        assert value in text
+
+
+def test_long_values_are_not_cut(make_result):
+    words = shown(make_result(reason="long " * 100 + "end")).split()
+    assert (words.count("long"), words.count("end")) == (100, 1)
+
+
+def test_only_the_end_of_a_traceback_is_shown(refused_result):
+    lines = [f"line {number:03}" for number in range(100)]
+    failure = Failure(file="x", line=1, phase="load", message="m", traceback="\n".join(lines))
+    text = shown(refused_result.model_copy(update={"failure": failure}))
+    assert [line for line in lines if line in text] == lines[-report.TRACEBACK_LINES :]
+
+
+@pytest.mark.parametrize("traceback", ["", " \n\n"])
+def test_without_a_traceback_none_is_shown(refused_result, traceback):
+    failure = Failure(file="x", line=1, phase="load", message="m", traceback=traceback)
+    with_failure = refused_result.model_copy(update={"failure": failure})
+    assert shown(with_failure) == shown(refused_result)
+
+
+def test_hostile_text_reaches_no_terminal(refused_result):
+    failure = Failure(file="x", line=1, phase="load", message="m", traceback=HOSTILE)
+    changes = {"reason": HOSTILE + "[bold]x[/bold]", "failure": failure}
+    text = shown(refused_result.model_copy(update=changes))
+    assert not [one for one in text if unicodedata.category(one)[0] == "C" and one != "\n"]
+    assert "[bold]x[/bold]" in text
+
+
+def test_text_of_any_language_stays(make_result):
+    assert "größe 雪 ☃ é" in shown(make_result(reason="größe 雪 ☃ é"))
+
+
+@given(st.text())
+def test_printable_keeps_length_and_drops_control(text):
+    found = report.printable(text)
+    assert len(found) == len(text)
+    assert report.printable(found) == found
+    for before, after in zip(text, found, strict=True):
+        category = unicodedata.category(before)
+        kept = before in "\t\n" or category[0] != "C"
+        assert after == (before if kept else "\N{REPLACEMENT CHARACTER}")
+
+
+def test_a_claim_alone_is_shown(refused_result):
+    claim = Claim(time_s=0.5, score=99.0)
+    result = refused_result.model_copy(update={"verdict": Verdict.TAMPERED, "claim": claim})
+    assert dict(report.rows(result))["claim"] == "0.500 s, CLIP score 99.000"
