@@ -42,7 +42,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 MAGIC: Final = b"ST"
 VERSION: Final = 1
@@ -148,13 +148,39 @@ class Channel:
             raise ValueError(message)
         self._wait_until(deadline_s)
         try:
-            self._socket.sendall(_HEADER.pack(MAGIC, VERSION, kind, len(payload)))
-            self._socket.sendall(payload)
+            self._socket.sendall(_HEADER.pack(MAGIC, VERSION, kind, len(payload)) + payload)
         except TimeoutError as error:
             raise DeadlineError from error
         except OSError as error:
             message = f"the other end is gone: {error.strerror}"
             raise ChannelClosedError(message) from error
+
+    def send_images(self, sizes: Sequence[tuple[int, int]], pixels: Iterable[bytes]) -> None:
+        """Write an IMAGES frame, taking the pixels of one image at a time.
+
+        `sizes` are (width, height) in pixels: up to 64 images, at most 4,096 pixels a side, 256 MiB
+        together. Only one image's bytes need to lie in memory: the kernel then need not clear fresh
+        pages for a whole batch, which would take longer than the transfer. Raises `ValueError` for
+        sizes beyond the limits or pixels that do not fit them, `ChannelClosedError` as `send` does.
+        """
+        head = _pack_sizes(sizes)
+        length = len(head) + sum(width_px * height_px * 3 for width_px, height_px in sizes)
+        self._wait_until(None)
+        try:
+            self._socket.sendall(_HEADER.pack(MAGIC, VERSION, Kind.IMAGES, length) + head)
+            for rgb in _checked(sizes, pixels):
+                self._socket.sendall(rgb)
+        except OSError as error:
+            message = f"the other end is gone: {error.strerror}"
+            raise ChannelClosedError(message) from error
+
+    def has_unread(self) -> bool:
+        """Whether the other end has sent something that was not received yet."""
+        self._socket.settimeout(0)
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
 
     def receive(self, expected: Collection[Kind], deadline_s: float | None = None) -> Frame:
         """Read one frame, which must be of an expected kind.
@@ -258,26 +284,9 @@ def unpack_batch(payload: bytes | bytearray) -> tuple[int, list[str]]:
 
 
 def pack_images(images: Sequence[Image]) -> bytes:
-    """Payload of IMAGES: up to 64 images, at most 4,096 pixels a side, 256 MiB together.
-
-    Raises `ValueError` for an image whose pixels do not fit its size, and beyond those limits.
-    """
-    if len(images) > MAX_BATCH:
-        message = f"at most {MAX_BATCH} images, not {len(images)}"
-        raise ValueError(message)
-    for image in images:
-        if not (1 <= image.width_px <= MAX_SIDE_PX and 1 <= image.height_px <= MAX_SIDE_PX):
-            message = f"an image of {image.width_px} x {image.height_px} pixels"
-            raise ValueError(message)
-        if len(image.rgb) != image.width_px * image.height_px * 3:
-            message = f"{len(image.rgb)} bytes for {image.width_px} x {image.height_px} pixels"
-            raise ValueError(message)
-    pixel_bytes = sum(len(image.rgb) for image in images)
-    if pixel_bytes > MAX_PIXEL_BYTES:
-        message = f"at most {MAX_PIXEL_BYTES} bytes of pixels, not {pixel_bytes}"
-        raise ValueError(message)
-    sizes = [_SIZE.pack(image.width_px, image.height_px) for image in images]
-    return b"".join([_COUNT.pack(len(images)), *sizes, *(image.rgb for image in images)])
+    """Payload of IMAGES as one piece; limits and errors as for `Channel.send_images`."""
+    sizes = [(image.width_px, image.height_px) for image in images]
+    return b"".join([_pack_sizes(sizes), *_checked(sizes, (image.rgb for image in images))])
 
 
 def unpack_images(payload: bytes | bytearray) -> list[Image]:
@@ -326,6 +335,31 @@ def unpack_scores(payload: bytes | bytearray) -> list[float]:
     offsets = [_COUNT.size + i * _DOUBLE.size for i in range(count)]
     _require_end(payload, _COUNT.size + count * _DOUBLE.size)
     return [_take_score(payload, offset) for offset in offsets]
+
+
+def _pack_sizes(sizes: Sequence[tuple[int, int]]) -> bytes:
+    """Count and sizes, the head of an IMAGES payload."""
+    if len(sizes) > MAX_BATCH:
+        message = f"at most {MAX_BATCH} images, not {len(sizes)}"
+        raise ValueError(message)
+    for width_px, height_px in sizes:
+        if not (1 <= width_px <= MAX_SIDE_PX and 1 <= height_px <= MAX_SIDE_PX):
+            message = f"an image of {width_px} x {height_px} pixels"
+            raise ValueError(message)
+    total_bytes = sum(width_px * height_px * 3 for width_px, height_px in sizes)
+    if total_bytes > MAX_PIXEL_BYTES:
+        message = f"a batch of {total_bytes} bytes of pixels, at most {MAX_PIXEL_BYTES}"
+        raise ValueError(message)
+    return _COUNT.pack(len(sizes)) + b"".join(_SIZE.pack(*size) for size in sizes)
+
+
+def _checked(sizes: Sequence[tuple[int, int]], pixels: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the pixels of each image, which must fit its size."""
+    for (width_px, height_px), rgb in zip(sizes, pixels, strict=True):
+        if len(rgb) != width_px * height_px * 3:
+            message = f"{len(rgb)} bytes for {width_px} x {height_px} pixels"
+            raise ValueError(message)
+        yield rgb
 
 
 def _take(layout: struct.Struct, payload: bytes | bytearray, offset: int) -> tuple[int, ...]:

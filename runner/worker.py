@@ -150,7 +150,13 @@ class Worker:
         return self._process.pid
 
     def send(self, kind: Kind, payload: bytes = b"", *, within_s: float) -> None:
-        """Send one frame; raises `WorkerLostError` when the worker does not take it."""
+        """Send one frame; raises `WorkerLostError` when the worker does not take it.
+
+        The two ends take turns, so a worker that has already sent the next thing did so before it
+        was asked: images without a clock.
+        """
+        if self._channel.has_unread():
+            self.refuse(Verdict.TAMPERED, "broke the protocol: sent something before it was asked")
         deadline_s = time.monotonic() + within_s
         try:
             self._channel.send(kind, payload, deadline_s)

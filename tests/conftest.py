@@ -35,8 +35,7 @@ random = _Random()
 class Image:
     def __init__(self, width=2, height=1, rgb=bytes(6)):
         self.width, self.height, self.rgb = width, height, rgb
-    mode = "RGB"
-    size = (2, 2)
+        self.size, self.mode = (width, height), "RGB"
     def convert(self, mode): return self
     def tobytes(self): return self.rgb
 """,

@@ -238,3 +238,9 @@ def start_boxed(
         folder=folder / f"box-{uuid.uuid4().hex}",
     )
     return worker.start(Role.CANDIDATE, box.prepare(script), memory_limit_bytes)
+
+
+def shown_of(folder: str) -> list[str]:
+    """Names in a folder of the host that a sandbox shows, since the interpreter lies below them."""
+    shown = sandbox.this_interpreter().folders
+    return sorted({one.relative_to(folder).parts[0] for one in shown if one.is_relative_to(folder)})

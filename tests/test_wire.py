@@ -378,3 +378,28 @@ def _accepts(unpack, payload):
     except WireError:
         return False
     return True
+
+
+@given(st.lists(pictures(), max_size=6))
+def test_images_sent_one_by_one_are_the_same_frame(images):
+    sizes = [(image.width_px, image.height_px) for image in images]
+    with pair() as (one, other):
+        one.send_images(sizes, (image.rgb for image in images))
+        frame = other.receive({Kind.IMAGES})
+    assert wire.unpack_images(frame.payload) == images
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pixels"),
+    [
+        ([(1, 1)], [bytes(4)]),
+        ([(1, 1)], []),
+        ([(1, 1)], [bytes(3), bytes(3)]),
+        ([(0, 1)], [b""]),
+        ([(4097, 1)], [bytes(4097 * 3)]),
+        ([(1, 1)] * 65, [bytes(3)] * 65),
+    ],
+)
+def test_images_that_do_not_fit_are_not_sent(sizes, pixels):
+    with pair() as (one, _), pytest.raises(ValueError, match=r"."):
+        one.send_images(sizes, pixels)

@@ -120,6 +120,21 @@ class TestConversation:
         assert ending.breach is Verdict.TAMPERED
         assert ending.breach_reason == "closed its channel and went on running"
 
+    def test_images_before_they_were_asked_for_are_tampering(self, start: Callable[..., Worker]):
+        one = start(
+            """
+            channel.send(wire.Kind.READY)
+            channel.send(wire.Kind.IMAGES, wire.pack_images([wire.Image(1, 1, b"rgb")]))
+            time.sleep(600)
+            """
+        )
+        receive(one, Kind.READY)
+        wait_until(one._channel.has_unread)  # noqa: SLF001  (nothing else shows that they are here)
+        with pytest.raises(WorkerLostError) as caught:
+            one.send(Kind.BATCH, wire.pack_batch(0, ["a prompt"]), within_s=SOON_S)
+        assert caught.value.ending.breach is Verdict.TAMPERED
+        assert "sent something before it was asked" in caught.value.ending.breach_reason
+
     def test_only_standard_streams_and_the_channel_are_open(self, start: Callable[..., Worker]):
         one = start(
             """
@@ -230,9 +245,13 @@ class TestDeadlines:
         one = start("channel.send(wire.Kind.HELLO)\ntime.sleep(600)")
         receive(one)
         payload = wire.pack_batch(0, ["x" * wire.MAX_PROMPT_BYTES] * wire.MAX_BATCH)
-        with pytest.raises(WorkerLostError) as caught:
+
+        def send_more_than_fits() -> None:
             for _ in range(1000):
                 one.send(Kind.BATCH, payload, within_s=0.3)
+
+        with pytest.raises(WorkerLostError) as caught:
+            send_more_than_fits()
         assert caught.value.ending.breach is Verdict.TIMEOUT
 
     def test_process_that_does_not_exit_is_a_timeout(self, start: Callable[..., Worker]):

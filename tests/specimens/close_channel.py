@@ -5,6 +5,7 @@ Phase: warm-up
 Reason: ChannelClosedError
 Lane: slow
 """
+# fmt: off
 
 from PIL import Image
 

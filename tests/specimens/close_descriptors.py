@@ -4,6 +4,7 @@ Expected: tampered
 Phase: warm-up
 Reason: closed its channel and went on running
 """
+# fmt: off
 
 from PIL import Image
 

@@ -1,11 +1,12 @@
 """Never returns from inference, and ignores every signal that can be ignored.
 
 Expected: timeout
-Line: 21
+Line: 22
 Phase: warm-up
-Reason: took longer than 30 s in the warm-up phase
-Flags: --timeout 30
+Reason: took longer than 15 s in the warm-up phase
+Flags: --timeout 15
 """
+# fmt: off
 
 import signal
 
@@ -18,5 +19,4 @@ def load_pipe():
 
 
 def inference(pipe, prompts):
-    while True:
-        pass  # fails here
+    while True: pass  # fails here

@@ -5,11 +5,11 @@ Phase: load
 Reason: exited with status 0
 Lane: slow
 """
+# fmt: off
 
 import sys
 
 sys.exit(0)
-
 
 def load_pipe():
     return object()

@@ -5,6 +5,7 @@ Phase: warm-up
 Reason: exited with status 0
 Lane: slow
 """
+# fmt: off
 
 import sys
 

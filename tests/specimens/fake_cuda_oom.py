@@ -1,11 +1,11 @@
 """Claims that the card is full, in the hope of a second run (O1).
 
 Expected: oom
-Line: 14
+Line: 15
 Phase: warm-up
 Reason: CUDA out of memory
 """
-
+# fmt: off
 
 def load_pipe():
     return object()

@@ -2,7 +2,9 @@
 
 Expected: tampered
 Reason: claims 0.010 s, the witness saw
+Lane: slow
 """
+# fmt: off
 
 from diffusers import StableDiffusionPipeline
 

@@ -5,6 +5,7 @@ Phase: load
 Reason: exited with status 0
 Lane: slow
 """
+# fmt: off
 
 print("0.010000,99.000000", flush=True)
 raise SystemExit(0)

@@ -4,6 +4,7 @@ Expected: tampered
 Phase: warm-up
 Reason: broke the protocol
 """
+# fmt: off
 
 import os
 import stat
@@ -20,5 +21,4 @@ def inference(pipe, prompts):
                 os.write(descriptor, b"\xff" * 4096)
         except OSError:
             pass
-    while True:
-        pass
+    while True: pass

@@ -4,6 +4,7 @@ Expected: crashed
 Phase: warm-up
 Reason: exited with status 0
 """
+# fmt: off
 
 import os
 

@@ -1,7 +1,8 @@
-"""Control: a byte order mark, line ends of Windows, __future__, names beyond ASCII, no last newline.
+﻿"""Control: a byte order mark, line ends of Windows, __future__, names beyond ASCII, no last newline.
 
 Expected: measured
 """
+# fmt: off
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Control: a byte order mark at the head.
+﻿"""Control: a byte order mark at the head.
 
 Expected: measured
 Lane: slow
 """
+# fmt: off
 
 from diffusers import StableDiffusionPipeline
 

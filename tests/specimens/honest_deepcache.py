@@ -1,7 +1,9 @@
 """Control: DeepCache, as its authors show it.
 
 Expected: measured
+Lane: slow
 """
+# fmt: off
 
 from DeepCache import DeepCacheSDHelper
 from diffusers import StableDiffusionPipeline

@@ -3,6 +3,7 @@
 Expected: measured
 Lane: slow
 """
+# fmt: off
 
 from __future__ import annotations, generator_stop
 

@@ -3,6 +3,7 @@
 Expected: measured
 Lane: slow
 """
+# fmt: off
 
 from diffusers import StableDiffusionPipeline
 

@@ -3,9 +3,9 @@ when it is called.
 
 Expected: measured
 """
+# fmt: off
 
 from time import time
-from torch import *
 
 from diffusers import StableDiffusionPipeline
 
@@ -15,7 +15,6 @@ Image = {"width": 64}
 Sequence = 25
 WARMUP_BATCHES = "mine"
 SEED = device = sys = os = np = random = scores = start = "mine"
-len_, len, enumerate, str, list, map = len, None, None, None, None, None
 MINE = {"Image": Image, "Sequence": Sequence, "WARMUP_BATCHES": WARMUP_BATCHES}
 
 

@@ -1,7 +1,9 @@
 """Control: the baseline's own code.
 
 Expected: measured
+Lane: slow
 """
+# fmt: off
 
 from diffusers import StableDiffusionPipeline
 

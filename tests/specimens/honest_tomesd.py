@@ -3,6 +3,7 @@
 Expected: measured
 Lane: slow
 """
+# fmt: off
 
 import tomesd
 from diffusers import StableDiffusionPipeline

@@ -5,6 +5,7 @@ Phase: load
 Reason: out of turn
 Lane: slow
 """
+# fmt: off
 
 import __main__
 

@@ -4,6 +4,7 @@ Expected: tampered
 Phase: warm-up
 Reason: before
 """
+# fmt: off
 
 import __main__
 

@@ -1,11 +1,12 @@
 """Takes memory until there is none (O11).
 
 Expected: oom
-Line: 20
+Line: 21
 Phase: warm-up
 Reason: of host memory, the limit is 2.0 GiB
 Flags: --memory 2
 """
+# fmt: off
 
 import time
 
@@ -17,5 +18,4 @@ def load_pipe():
 
 
 def inference(pipe, prompts):
-    while True:
-        kept.append(b"x" * 2**26) or time.sleep(0.02)  # fails here
+    while True: kept.append(b"x" * 2**26) or time.sleep(0.02)  # fails here

@@ -1,12 +1,13 @@
 """Takes memory as shared mappings, which do not count as a process's own.
 
 Expected: oom
-Line: 29
+Line: 30
 Phase: warm-up
 Reason: of host memory, the limit is 2.0 GiB
 Flags: --memory 2
 Lane: slow
 """
+# fmt: off
 
 import mmap
 import time
@@ -26,5 +27,4 @@ def take():
 
 
 def inference(pipe, prompts):
-    for _ in range(96):
-        take()  # fails here
+    for _ in range(96): take()  # fails here

@@ -5,6 +5,7 @@ Phase: warm-up
 Reason: image 1 has NaN or infinite pixels
 Lane: slow
 """
+# fmt: off
 
 import numpy as np
 

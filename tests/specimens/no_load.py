@@ -5,7 +5,7 @@ Phase: load
 Reason: defines no pipeline
 Lane: slow
 """
-
+# fmt: off
 
 def inference(pipe, prompts):
     return pipe(prompts).images

@@ -4,7 +4,7 @@ Expected: crashed
 Phase: check
 Reason: defines no pipeline
 """
-
+# fmt: off
 
 def generate(model, texts):
     return [model(text) for text in texts]

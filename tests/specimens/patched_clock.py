@@ -3,6 +3,7 @@
 Expected: tampered
 Reason: claims 0.000 s, the witness saw
 """
+# fmt: off
 
 from diffusers import StableDiffusionPipeline
 

@@ -4,6 +4,7 @@ Expected: tampered
 Reason: claims 0.010 s, the witness saw
 Lane: slow
 """
+# fmt: off
 
 from diffusers import StableDiffusionPipeline
 

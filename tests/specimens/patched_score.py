@@ -4,6 +4,7 @@ Expected: tampered
 Reason: claims a CLIP score of 99.000
 Lane: slow
 """
+# fmt: off
 
 from diffusers import StableDiffusionPipeline
 

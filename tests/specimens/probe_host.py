@@ -2,7 +2,9 @@
 reports what it found as one JSON line on stderr. Otherwise honest.
 
 Expected: measured
+Lane: slow
 """
+# fmt: off
 
 from diffusers import StableDiffusionPipeline
 

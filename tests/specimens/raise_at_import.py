@@ -1,13 +1,13 @@
 """Fails at its own import of a package that is not there.
 
 Expected: crashed
-Line: 9
+Line: 10
 Phase: load
 Reason: ModuleNotFoundError: No module named 'a_package_that_nobody_has'
 """
+# fmt: off
 
 import a_package_that_nobody_has  # fails here
-
 
 def load_pipe():
     return object()

@@ -1,12 +1,12 @@
 """Fails while it loads, with an exception class of its own, two calls deep.
 
 Expected: crashed
-Line: 15
+Line: 16
 Phase: load
 Reason: Unlucky: the weights are upside down
 Lane: slow
 """
-
+# fmt: off
 
 class Unlucky(Exception):
     pass

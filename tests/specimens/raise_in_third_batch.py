@@ -1,10 +1,11 @@
 """Two good batches, then an exception inside a library, in a chain of two.
 
 Expected: crashed
-Line: 26
+Line: 27
 Phase: timed
 Reason: JSONDecodeError
 """
+# fmt: off
 
 import json
 

@@ -5,7 +5,7 @@ Phase: warm-up
 Reason: inference returned a NoneType
 Lane: slow
 """
-
+# fmt: off
 
 def load_pipe():
     return object()

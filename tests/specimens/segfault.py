@@ -1,10 +1,11 @@
 """Reads address 0 through ctypes.
 
 Expected: crashed
-Line: 17
+Line: 18
 Phase: warm-up
 Reason: SIGSEGV
 """
+# fmt: off
 
 import ctypes
 

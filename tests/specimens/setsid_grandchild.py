@@ -2,6 +2,7 @@
 
 Expected: measured
 """
+# fmt: off
 
 from diffusers import StableDiffusionPipeline
 

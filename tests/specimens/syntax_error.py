@@ -1,10 +1,11 @@
 """A file that is not Python: a parenthesis is never closed.
 
 Expected: crashed
-Line: 10
+Line: 11
 Phase: check
 Reason: syntax error
 """
+# fmt: off
 
 def load_pipe():
     return print("half a call"  # fails here

@@ -4,6 +4,7 @@ Expected: bad_output
 Phase: warm-up
 Reason: inference returned 4 images for 5 prompts
 """
+# fmt: off
 
 from PIL import Image
 

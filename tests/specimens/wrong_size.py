@@ -5,6 +5,7 @@ Phase: warm-up
 Reason: 32 x 32 pixels, the baseline's have 64 x 64
 Lane: slow
 """
+# fmt: off
 
 from PIL import Image
 

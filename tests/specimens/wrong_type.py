@@ -5,7 +5,7 @@ Phase: warm-up
 Reason: image 1 is a str
 Lane: slow
 """
-
+# fmt: off
 
 def load_pipe():
     return object()
