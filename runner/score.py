@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import ValidationError
+
 from runner import assemble, check, exchange, gpu, model_cache, prompts, sandbox, scorer, verify
 from runner import worker as workers
 from runner.account import Account, Job
@@ -34,9 +36,15 @@ def score(candidate: str | Path, baseline: str | Path, **options: Any) -> Result
     """Score `candidate` against `baseline`; `options` are the other fields of `Settings`.
 
     Returns the result, whatever the verdict. Raises `SpeedtrapError` when we failed: no device, no
-    sandbox, a baseline that does not run.
+    sandbox, a baseline that does not run, an option that does not exist or does not fit.
     """
-    return run(Settings(Path(candidate), Path(baseline), **options), Silent())
+    try:
+        settings = Settings(Path(candidate), Path(baseline), **options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = f"option {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise SpeedtrapError(message) from error
+    return run(settings, Silent())
 
 
 def run(settings: Settings, display: Display) -> Result:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
 
 import psutil
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from runner.records import IsolationPolicy, SpeedtrapError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 MAX_SEED: Final = 2**31
 """Batches count up from the seed, and numpy's generator takes no seed from 2**32 on."""
@@ -21,7 +20,7 @@ MAX_TIMEOUT_S: Final = 365 * 86400.0
 """Sockets take no longer timeout than some centuries."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class Settings:
     """One scoring of one candidate. None leaves a choice to the preset.
 
@@ -44,7 +43,7 @@ class Settings:
     timeout_s: float = 600.0
     memory_limit_bytes: int | None = None
     sandbox: IsolationPolicy = IsolationPolicy.BUBBLEWRAP
-    stand_ins: Mapping[str, str] = field(default_factory=dict)
+    stand_ins: Mapping[str, str] = Field(default_factory=dict)
     readable: tuple[Path, ...] = ()
     keep: Path | None = None
 

@@ -13,9 +13,8 @@ import random as numpy
 
 Image = {"width": 64}
 Sequence = 25
-WARMUP_BATCHES = "mine"
 SEED = device = sys = os = np = random = scores = start = "mine"
-MINE = {"Image": Image, "Sequence": Sequence, "WARMUP_BATCHES": WARMUP_BATCHES}
+MINE = {"Image": Image, "Sequence": Sequence}
 
 
 def load_pipe():
