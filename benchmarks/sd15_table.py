@@ -11,12 +11,17 @@ card and one with a real out-of-memory. Needs a GPU.
 from __future__ import annotations
 
 import argparse
+import datetime as dt
+import importlib.metadata
 import json
+import math
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +66,10 @@ METHODS = {
 OUT_OF_MEMORY = """\
     torch.empty(int(torch.cuda.mem_get_info()[1] * 2), dtype=torch.uint8, device="cuda")
 """
+HEADER = (
+    "| candidate | witnessed: base s | cand. s | speedup | direct: base s | cand. s | speedup |"
+    " difference | witness ms | reported | wall s |"
+)
 HOLD_MEMORY = (
     "import torch, time\n"
     "block = torch.empty(4 * 1024**3, dtype=torch.uint8, device='cuda')\n"
@@ -123,32 +132,97 @@ def direct(folder: Path, name: str, prompts: Path, batches: int) -> dict[str, An
     return result
 
 
-def witnessed_speedup(result: dict[str, Any]) -> tuple[float, float, float]:
-    """Median of paired ratios, and the median seconds of a batch of both sides."""
-    baseline_s, candidate_s = (
-        [batch["time_s"] for batch in result[side]["batches"] if batch["phase"] == "timed"]
-        for side in ("baseline", "candidate")
+@dataclass(frozen=True)
+class Paired:
+    """Seconds a batch of both sides, and what follows from the pairs."""
+
+    baseline_s: list[float]
+    candidate_s: list[float]
+
+    @property
+    def ratios(self) -> list[float]:
+        """Speedup of each pair of batches."""
+        return [slow / fast for slow, fast in zip(self.baseline_s, self.candidate_s, strict=True)]
+
+    @property
+    def speedup(self) -> float:
+        """Median of the pairs' speedups."""
+        return statistics.median(self.ratios)
+
+    @property
+    def doubt(self) -> float:
+        """Two standard errors of `speedup`, as a share of it, from the median deviation."""
+        deviation = statistics.median(abs(ratio / self.speedup - 1) for ratio in self.ratios)
+        return 2 * 1.2533 * 1.4826 * deviation / math.sqrt(len(self.ratios))
+
+    def cells(self) -> str:
+        """Three cells of the table: median seconds of both sides, speedup."""
+        medians = statistics.median(self.baseline_s), statistics.median(self.candidate_s)
+        return f"{medians[0]:.3f} | {medians[1]:.3f} | {self.speedup:.3f}"
+
+
+def witnessed_times(result: dict[str, Any]) -> Paired:
+    """The timed batches of a result of `bin/score --json`."""
+    return Paired(
+        *(
+            [batch["time_s"] for batch in result[side]["batches"] if batch["phase"] == "timed"]
+            for side in ("baseline", "candidate")
+        )
     )
-    ratios = [slow / fast for slow, fast in zip(baseline_s, candidate_s, strict=True)]
-    medians = statistics.median(baseline_s), statistics.median(candidate_s)
-    return statistics.median(ratios), *medians
+
+
+def line(name: str, result: dict[str, Any], plain: dict[str, Any]) -> str:
+    """One line of the table, from the result of `bin/score` and that of `direct.py`."""
+    witnessed = witnessed_times(result)
+    directly = Paired(plain["baseline_s"], plain["candidate_s"])
+    difference = witnessed.speedup / directly.speedup - 1
+    doubt = math.hypot(witnessed.doubt, directly.doubt)
+    beyond_s = sum(witnessed.candidate_s) - result["claim"]["time_s"]
+    overhead_ms = 1000 * beyond_s / len(witnessed.candidate_s)
+    share = beyond_s / sum(witnessed.candidate_s)
+    return (
+        f"| {name} | {witnessed.cells()} | {directly.cells()} |"
+        f" {difference:+.2%} ± {doubt:.2%} | {overhead_ms:.1f} ({share:.2%}) |"
+        f" {result['speedup']:.3f} | {result['circumstances']['wall_s']:.0f} |"
+    )
 
 
 def row(folder: Path, name: str, prompts: Path, batches: int) -> str:
-    """Measure one method both ways; returns a line of the table."""
-    status, stdout, stderr, wall_s = score(folder, name, prompts)
+    """Measure one method both ways, keep both results as JSON, and return the table's line."""
+    status, stdout, stderr, _ = score(folder, name, prompts)
     (folder / f"{name}.json").write_text(stdout)
-    if status not in {0, 1} or json.loads(stdout)["candidate"] is None:
-        return f"| {name} | failed: {(stdout + stderr)[-600:]} |"
-    result = json.loads(stdout)
-    witnessed, baseline_s, candidate_s = witnessed_speedup(result)
+    result = json.loads(stdout) if status in {0, 1} else {"candidate": None}
+    if result["candidate"] is None:
+        return f"| {name} | failed, exit status {status}: {(stdout + stderr)[-3000:]} |"
     plain = direct(folder, name, prompts, batches)
     (folder / f"{name}.direct.json").write_text(json.dumps(plain))
-    difference = witnessed / plain["speedup"] - 1
-    return (
-        f"| {name} | {baseline_s:.3f} | {candidate_s:.3f} | {result['speedup']:.3f} |"
-        f" {witnessed:.3f} | {plain['speedup']:.3f} | {difference:+.2%} | {wall_s:.0f} |"
-    )
+    return line(name, result, plain)
+
+
+def cards() -> list[str]:
+    """What NVML shows of each card: name, driver, memory in use, processes."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    shown = []
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        card = pynvml.nvmlDeviceGetHandleByIndex(index)
+        used_gib = pynvml.nvmlDeviceGetMemoryInfo(card).used / 1024**3
+        pids = [one.pid for one in pynvml.nvmlDeviceGetComputeRunningProcesses(card)]
+        shown.append(
+            f"{pynvml.nvmlDeviceGetName(card)}, driver {pynvml.nvmlSystemGetDriverVersion()},"
+            f" {used_gib:.1f} GiB in use by {len(pids)} processes"
+        )
+    return shown
+
+
+def surroundings() -> str:
+    """Date, machine and versions, for the page that keeps the table."""
+    packages = ("torch", "diffusers", "transformers", "open_clip_torch", "DeepCache", "tomesd")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    now = dt.datetime.now(tz=dt.UTC).isoformat(timespec="minutes")
+    host = f"{os.cpu_count()} cores, Linux {platform.release()}"
+    return f"{now}; {'; '.join(cards())}; {host}; Python {platform.python_version()}, {versions}"
 
 
 def busy_and_out_of_memory(folder: Path, prompts: Path) -> None:
@@ -158,15 +232,17 @@ def busy_and_out_of_memory(folder: Path, prompts: Path) -> None:
         assert holder.stdout is not None
         holder.stdout.readline()
         status, _, stderr, wall_s = score(folder, "deepcache-3", prompts, "--wait", "5")
-        print(f"busy card: exit status {status} after {wall_s:.0f} s: {stderr.strip()[-300:]}")
+        print(f"busy card: process {holder.pid} holds 4 GiB; exit status {status}", end=" ")
+        print(f"after {wall_s:.0f} s: {stderr.strip()[-300:]}", flush=True)
         holder.kill()
     status, stdout, stderr, wall_s = score(folder, "out-of-memory", prompts)
     result = json.loads(stdout)
     attempts = len(result["circumstances"]["attempts"])
     print(
         f"out of memory: exit status {status} after {wall_s:.0f} s, verdict {result['verdict']},"
-        f" loss {result['loss']}, attempts {attempts}: {result['reason'][:200]}"
+        f" loss {result['loss']}, attempts {attempts}: {result['reason'][:400]}"
     )
+    print("afterwards: " + "; ".join(cards()))
 
 
 def main() -> None:
@@ -183,8 +259,8 @@ def main() -> None:
     if not (folder / "model" / "model_index.json").exists():
         build = [str(ROOT / "benchmarks" / "random_pipeline.py"), str(folder / "model")]
         subprocess.run([sys.executable, *build, "--device", "cuda"], check=True)
-    print("| candidate | base s | cand. s | total ratio | witnessed | direct | diff. | wall s |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(surroundings())
+    print(f"\n{HEADER}\n|{'---|' * (HEADER.count('|') - 1)}", flush=True)
     for name in arguments.rows:
         print(row(folder, name, prompts, arguments.batches), flush=True)
     if arguments.endings:

@@ -122,7 +122,8 @@ def _speedtrap_main(namespace, batches, calculate_clip_score):
         if number >= WARMUP_BATCHES:
             total_s += elapsed_s
             scores += [score] * len(prompts)
-    print(f"{total_s:.6f},{sum(scores) / len(scores):.6f}", flush=True)
+    # A line of its own, even where the candidate printed one without an end.
+    print(f"\n{total_s:.6f},{sum(scores) / len(scores):.6f}", flush=True)
 
 
 def _speedtrap_apart(names, *functions):

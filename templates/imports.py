@@ -38,6 +38,10 @@ def _speedtrap_show(models):
 if MODELS:
     _speedtrap_show(MODELS)
 
+# OpenMP's threads spin at barriers by default: where another process wants the core, a step then
+# took twenty times as long on two cores. Has to be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline as _SpeedtrapPreload  # its import takes seconds

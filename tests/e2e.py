@@ -44,6 +44,7 @@ class Specimen:
     path: Path
     expected: str
     line: int | None
+    has_certain_line: bool
     phase: str | None
     reason: str
     flags: tuple[str, ...]
@@ -63,7 +64,8 @@ def read_specimen(path: Path) -> Specimen:
     return Specimen(
         path=path,
         expected=header["Expected"],
-        line=int(header["Line"]) if "Line" in header else None,
+        line=int(header["Line"]) if header.get("Line", "any") != "any" else None,
+        has_certain_line=header.get("Line") != "any",
         phase=header.get("Phase"),
         reason=header.get("Reason", ""),
         flags=tuple(shlex.split(header.get("Flags", ""))),

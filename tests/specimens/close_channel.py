@@ -2,7 +2,7 @@
 
 Expected: crashed
 Phase: warm-up
-Reason: ChannelClosedError
+Reason: Bad file descriptor
 Lane: slow
 """
 # fmt: off

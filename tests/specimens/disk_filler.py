@@ -1,7 +1,7 @@
 """Fills every place that it can write to (O11).
 
 Expected: crashed
-Line: 23
+Line: 22
 Phase: warm-up
 Reason: OSError: [Errno 28] No space left on device
 Lane: slow
@@ -19,5 +19,4 @@ def inference(pipe, prompts):
     block = b"x" * 2**24
     for folder in ("/home/candidate", "/dev/shm", "/tmp"):
         with open(os.path.join(folder, "fill"), "wb", buffering=0) as file:
-            while file.write(block) == len(block): pass
-            file.write(block)  # fails here
+            while True: file.write(block)  # fails here

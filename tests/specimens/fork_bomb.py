@@ -1,6 +1,7 @@
 """Starts processes without end (bounded here, in case that nothing else bounds it).
 
 Expected: policy
+Line: any
 Phase: warm-up
 Reason: processes
 """
