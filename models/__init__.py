@@ -1,0 +1,1 @@
+"""The embedded tiny text-to-image pipeline: its captions, renderer, training and figures."""
