@@ -30,6 +30,8 @@ CLAIM_SCORE: Final = 1e-3
 
 ROUNDING: Final = 1e-9
 """A target is reached exactly at it; 1 - 98/100 is not quite 0.02 in binary."""
+_EXTENSIONS = re.compile(r"^Extension modules: .*$", re.MULTILINE)
+"""A line of kilobytes that the fault handler ends with."""
 TRACEBACK_CHARS: Final = 20_000
 
 _OURS: Final = "speedtrap: "
@@ -205,4 +207,4 @@ def _traceback(stderr: str, script: Script) -> str:
         line = script.original_line(int(match[1]))
         return match[0] if line is None else f'File "{script.source}", line {line}'
 
-    return _FRAME.sub(original, stderr)[-TRACEBACK_CHARS:]
+    return _FRAME.sub(original, _EXTENSIONS.sub("", stderr))[-TRACEBACK_CHARS:]
