@@ -2,10 +2,12 @@
 
 Every candidate goes through the real `bin/score` and, beside it, through `direct.py`: the same
 files, the same prompts, one plain process, no Speedtrap. Both speedups are medians of paired
-ratios over the same number of batches, and should agree within 1 %. Ends with one run on a busy
-card and one with a real out-of-memory. Needs a GPU.
+ratios over the same number of batches, and should agree within 1 %. FOLDER keeps both results of
+each row as JSON, with every batch's time. `--endings` adds one run on a busy card and one with a
+real out-of-memory. Needs a free GPU; all rows take 17 minutes on an H200. docs/benchmarks.md keeps
+the table and says what its columns are.
 
-    python benchmarks/sd15_table.py FOLDER [--rows base deepcache-3 ...] [--batches 12]
+    python benchmarks/sd15_table.py FOLDER [--rows base deepcache-3 ...] [--batches 12] [--endings]
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -35,12 +36,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         error.show()
         status = EXIT_WE_FAILED
     except SpeedtrapError as error:
-        click.echo(f"speedtrap: {error}", err=True)
+        _tell(f"speedtrap: {error}")
         status = EXIT_WE_FAILED
     except (KeyboardInterrupt, click.Abort):
         click.echo("speedtrap: interrupted; everything that was started has been ended", err=True)
         status = EXIT_INTERRUPTED
+    except Exception:  # noqa: BLE001  (status 1 would read as the candidate's failure)
+        traceback.print_exc()
+        click.echo("speedtrap: failed for a reason of its own, see above", err=True)
+        status = EXIT_WE_FAILED
     sys.exit(status)
+
+
+def _tell(message: str) -> None:
+    """Write to stderr what may hold a candidate's words."""
+    from runner.report import printable  # deferred: what --help does not need
+
+    click.echo(printable(message), err=True)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -174,7 +186,7 @@ def _emit(candidate: Path, settings: Settings, target: Path) -> int:
 
     script = emit(candidate, settings)
     if isinstance(script, Refused):
-        click.echo(f"{script.verdict}: {script.reason}", err=True)
+        _tell(f"{script.verdict}: {script.reason}")
         return EXIT_NOT_PASSED
     try:
         target.write_text(script, encoding="utf-8", newline="")

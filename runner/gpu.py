@@ -195,9 +195,10 @@ class Seen:
     foreign_pids: frozenset[int] = frozenset()
     used_share: float = 0.0
 
-    def and_also(self, card: Card) -> Seen:
-        """Add one look at the card."""
-        foreign = [one for one in card.occupants if is_foreign(one.pid)]
+    def and_also(self, card: Card, ours: frozenset[int] = frozenset()) -> Seen:
+        """Add one look at the card; processes among `ours` are not foreign."""
+        others = [one for one in card.occupants if one.pid not in ours]
+        foreign = [one for one in others if is_foreign(one.pid)]
         return Seen(
             max(self.foreign_bytes, sum(one.used_bytes for one in foreign)),
             self.foreign_pids | {one.pid for one in foreign},
@@ -217,6 +218,7 @@ class Watch:
         self._uuid = uuid
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self._ours: frozenset[int] = frozenset()  # a dying worker loses its parents before its pid
         self.seen = Seen()
         self.blind_because = ""
 
@@ -237,7 +239,9 @@ class Watch:
             while not self._stopping.wait(WATCH_PERIOD_S):
                 for card in self._nvml.cards():
                     if card.uuid == self._uuid:
-                        self.seen = self.seen.and_also(card)
+                        self.seen = self.seen.and_also(card, self._ours)
+                        pids = {one.pid for one in card.occupants}
+                        self._ours |= pids - self.seen.foreign_pids
         except SpeedtrapError as error:
             self.blind_because = str(error)
 
@@ -347,10 +351,7 @@ class _Lock:
     def acquire(cls, name: str) -> Self | None:
         folder = LOCKS
         try:
-            folder.mkdir(exist_ok=True)
-            with contextlib.suppress(PermissionError):  # another user made it, open to all
-                folder.chmod(0o1777)
-            descriptor = _open_lock(folder / f"{name}.lock")
+            descriptor = _open_lock(folder, f"{name}.lock")
         except OSError as error:
             message = f"cannot make the lock {folder}/{name}.lock: {error.strerror}"
             raise SpeedtrapError(message) from error
@@ -365,13 +366,22 @@ class _Lock:
         os.close(self._descriptor)
 
 
-def _open_lock(path: Path) -> int:
-    """Open a lock file, making it if need be.
+def _open_lock(folder: Path, name: str) -> int:
+    """Open a lock file, making it and its folder if need be; no symbolic link is followed.
 
-    An existing one is opened without O_CREAT, which Linux refuses for another user's file in a
-    sticky folder (fs.protected_regular).
+    An existing file is opened without O_CREAT, which Linux refuses for another user's file in a
+    sticky folder (fs.protected_regular). What is made here is opened to all users.
     """
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+        folder.chmod(0o1777)
+    parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent)
     except FileNotFoundError:
-        return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW
+        descriptor = os.open(name, flags, 0o644, dir_fd=parent)
+        os.fchmod(descriptor, 0o644)  # whatever the umask
+        return descriptor
+    finally:
+        os.close(parent)

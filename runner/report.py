@@ -23,11 +23,12 @@ def show(result: Result, file: TextIO) -> None:
     console = Console(file=file, highlight=False, soft_wrap=True)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows(result):
-        table.add_row(Text(name, style="dim"), Text(printable(value)))
+        table.add_row(Text(name, style="dim"), Text(" ".join(printable(value).split("\n"))))
     console.print(table)
     if result.failure is not None and result.failure.traceback.strip():
         last = result.failure.traceback.rstrip().splitlines()[-TRACEBACK_LINES:]
-        console.print(Text("\n" + "\n".join(printable(line) for line in last), style="dim"))
+        quoted = "\n".join(f"  | {printable(line)}" for line in last)
+        console.print(Text(f"\n{quoted}", style="dim"))
 
 
 def rows(result: Result) -> Iterator[tuple[str, str]]:

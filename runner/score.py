@@ -17,7 +17,7 @@ from runner.account import Account, Job
 from runner.assemble import Form
 from runner.keep import Keeper
 from runner.progress import Silent
-from runner.records import Refused, Role, SpeedtrapError, Verdict, WorkerLostError
+from runner.records import Phase, Refused, Role, SpeedtrapError, Verdict, WorkerLostError
 from runner.settings import Settings
 
 if TYPE_CHECKING:
@@ -135,6 +135,11 @@ def _what_next(
     """Whether the pair may run again; without that, a lost baseline is our own failure."""
     is_shared = account.order == "alternate"
     again = gpu.after_loss(refused.verdict, lost.phase, seen, shared_with_baseline=is_shared)
+    if lost.phase is Phase.IMPORTS:
+        message = (
+            f"the {lost.role}'s worker failed before any code of its file ran: {refused.reason}"
+        )
+        raise SpeedtrapError(message)
     if again is None and lost.role is Role.BASELINE:
         detail = refused.failure.traceback if refused.failure else ""
         message = f"the baseline failed: {refused.reason}\n{detail}".strip()

@@ -46,8 +46,10 @@ _OOM = re.compile(
     r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
     r"|^MemoryError"
 )
-_AT_SHUTDOWN: Final = "\nException ignored in: "
-"""What an interpreter prints on its way out, after the exception that counts."""
+_IGNORED = re.compile(
+    r"^Exception ignored in: .*\n(?:Traceback .*\n(?:[ \t].*\n)*(?:\S.*\n?)?)?", re.MULTILINE
+)
+"""An exception that Python printed and went on, from a destructor or at its exit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ def _last_message(stderr: str) -> str:
 
     An exception may have any name (`StopIteration`): then it is what follows the last traceback.
     """
-    stderr = stderr.partition(_AT_SHUTDOWN)[0] or stderr
+    stderr = _IGNORED.sub("", stderr)
     for line in reversed(stderr.splitlines()):
         if line.startswith(_OURS) or _EXCEPTION.match(line):
             return line.strip()[:500]

@@ -53,10 +53,14 @@ OUTPUT_LIMIT_BYTES: Final = 64 * 1024 * 1024
 """A worker that writes more is ended. A candidate that logs every step stays below 1 MiB."""
 DUMP_GRACE_S: Final = 1.0
 """For the fault handler to print a stack after SIGABRT; it takes milliseconds."""
+BREACH_DUMP_GRACE_S: Final = 0.1
+"""The same for a worker that eats memory or processes meanwhile."""
 EXIT_GRACE_S: Final = 10.0
 """From a closed channel to the process's exit: an interpreter with CUDA shuts down in 1 to 3 s."""
 KILL_GRACE_S: Final = 20.0
 """For the kernel to take down a killed namespace; tens of GB of pinned memory take seconds."""
+HOLD_GRACE_S: Final = 1.0
+"""For a process to stop after SIGSTOP: it finishes the system call that it is in."""
 WATCH_PERIOD_S: Final = 0.2
 TASK_LIMIT: Final = 4096
 """Processes and threads of a worker; its RLIMIT_NPROC of this size does not bind root's children.
@@ -123,6 +127,8 @@ class Worker:
         self.role = role
         self.phase = Phase.IMPORTS
         self._process = process
+        self._outermost = psutil.Process(process.pid)
+        self._family_lock = threading.Lock()
         self._channel = Channel(connection)
         self._breach: tuple[Verdict, str] | None = None
         self._breach_lock = threading.Lock()
@@ -169,13 +175,16 @@ class Worker:
         """Return the next frame; raises `WorkerLostError` for silence, nonsense or an end."""
         deadline_s = time.monotonic() + within_s
         try:
-            return self._channel.receive(expected, deadline_s)
+            frame = self._channel.receive(expected, deadline_s)
+            if frame.kind is Kind.HELLO:
+                self._enumerate()
         except DeadlineError:
             self._overrun(within_s)
         except ChannelClosedError:
             self._lost_channel()
         except WireError as error:
             self.refuse(Verdict.TAMPERED, f"broke the protocol: {error}")
+        return frame
 
     def refuse(self, verdict: Verdict, reason: str) -> NoReturn:
         """End the worker for `reason` and raise `WorkerLostError`."""
@@ -201,7 +210,7 @@ class Worker:
         self._kill()
         self._channel.close()
         self._watchdog.join()
-        _, alive = psutil.wait_procs(self._family, timeout=KILL_GRACE_S)
+        _, alive = psutil.wait_procs(list(self._family), timeout=KILL_GRACE_S)
         if alive:
             pids = ", ".join(str(process.pid) for process in alive)
             message = f"processes of the {self.role} cannot be ended: {pids}; end them by hand"
@@ -211,7 +220,7 @@ class Worker:
         self._note_breach(
             Verdict.TIMEOUT, f"took longer than {limit_s:g} s in the {self.phase} phase"
         )
-        self._dump_stack()
+        self._dump_stack(DUMP_GRACE_S)
         self._kill()
         raise WorkerLostError(self.role, self.phase, self._ending())
 
@@ -243,46 +252,71 @@ class Worker:
     def _on_flood(self) -> None:
         limit_mib = OUTPUT_LIMIT_BYTES // 1024**2
         self._note_breach(Verdict.POLICY, f"wrote more than {limit_mib} MiB of output")
-        self._dump_stack()
+        self._dump_stack(DUMP_GRACE_S)
         self._process.kill()
 
     def _watch(self) -> None:
         while not self._stopping.wait(WATCH_PERIOD_S):
             family = self._enumerate()
+            self._forget_the_dead()
             if breach := _too_many(family) or _too_large(family, self._memory_limit_bytes):
                 self._note_breach(*breach)
-                self._dump_stack()
+                self._dump_stack(BREACH_DUMP_GRACE_S)
                 self._process.kill()
                 return
 
     def _enumerate(self) -> list[psutil.Process]:
         """All live processes of this worker; those ever seen are remembered for `close`."""
         try:
-            outermost = psutil.Process(self._process.pid)
-            family = [outermost, *outermost.children(recursive=True)]
+            family = [self._outermost, *self._outermost.children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
-        self._family.update(family)
+        with self._family_lock:
+            self._family.update(family)
         return family
 
-    def _dump_stack(self) -> None:
+    def _forget_the_dead(self) -> None:
+        with self._family_lock:
+            self._family = {process for process in self._family if process.is_running()}
+
+    def _dump_stack(self, grace_s: float) -> None:
         """Let Python's fault handler print where the script stands, then go on."""
         for process in self._enumerate():
             with contextlib.suppress(psutil.Error):
                 if not _BWRAP.search(process.name()):
                     process.send_signal(signal.SIGABRT)
-                    process.wait(DUMP_GRACE_S)
+                    process.wait(grace_s)
                     return
 
     def _kill(self) -> None:
-        """Kill the namespace; without one, every process that is known."""
+        """Kill the outermost process and all that were ever seen below it and live.
+
+        The namespace's init is among them since before the gate opened, so a namespace ends even if
+        its candidate made the outermost process leave first.
+        """
         self._stopping.set()
-        family = self._enumerate()
+        self._hold_outermost()
+        self._enumerate()
         self._process.kill()
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        with self._family_lock:
+            for process in self._family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
         self._process.wait(KILL_GRACE_S)
+
+    def _hold_outermost(self) -> None:
+        """Stop the outermost process, so that no child of it can be missed.
+
+        A `bwrap` that is killed just after it made its child leaves one that waits for ever: it did
+        not yet ask to die with its parent.
+        """
+        deadline_s = time.monotonic() + HOLD_GRACE_S
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._outermost.suspend()
+            while time.monotonic() < deadline_s:
+                if self._outermost.status() in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}:
+                    return
+                time.sleep(0.001)
 
 
 _BWRAP: Final = re.compile("bwrap")

@@ -30,6 +30,7 @@ class FakePynvml:
     """As much of the module `pynvml` as `PyNvml` uses, with two cards."""
 
     NVMLError = type("NVMLError", (Exception,), {})
+    __spec__ = None
 
     def __init__(self, *, driver=True, failing=False):
         self.driver, self.failing = driver, failing
