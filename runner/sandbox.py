@@ -30,7 +30,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -98,6 +98,7 @@ class Interpreter:
     search_path: tuple[Path, ...]
 
 
+@cache
 def this_interpreter() -> Interpreter:
     """Describe the running Python: its prefixes, and folders outside of them with packages in them.
 

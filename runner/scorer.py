@@ -51,11 +51,6 @@ class Scorer:
         self._channel.close()
         self._log.close()
 
-    @property
-    def pid(self) -> int:
-        """Process id of the scorer."""
-        return self._process.pid
-
     def wait_until_loaded(self) -> None:
         """Return once the CLIP model is loaded; raises `SpeedtrapError` if it cannot be."""
         try:
