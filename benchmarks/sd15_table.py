@@ -68,7 +68,7 @@ METHODS = {
     "torch.compile": "    pipe.unet = torch.compile(pipe.unet)\n",
 }
 OUT_OF_MEMORY = """\
-    torch.empty(int(torch.cuda.mem_get_info()[1] * 2), dtype=torch.uint8, device="cuda")
+    blocks = [torch.empty(2**30, dtype=torch.uint8, device="cuda") for _ in range(10_000)]
 """
 HEADER = (
     "| candidate | pairs | witnessed: base s | cand. s | speedup | direct: base s | cand. s |"

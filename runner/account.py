@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from runner import compare, live, model_cache, synthesise, verify
+from runner import audit, compare, live, model_cache, synthesise, verify
+from runner import fidelity as fidelities
 from runner.assemble import Values
 from runner.records import (
     Attempt,
@@ -23,19 +24,21 @@ from runner.records import (
     Judgement,
     Measured,
     Outcome,
+    Purpose,
     Refused,
     Result,
     Source,
     Verdict,
     said,
 )
+from runner.verify import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from runner.exchange import Order
-    from runner.gpu import Watch
+    from runner.gpu import Idle, Watch
     from runner.keep import Keeper
     from runner.progress import Display
     from runner.prompts import ClipModel, Preset, PromptSet
@@ -52,6 +55,11 @@ if TYPE_CHECKING:
     from runner.settings import Settings
     from runner.worker import Worker
 
+_NO_FIDELITY = (
+    "the images could not be held against a floor: the baseline's do not depend on the seed, or too"
+    " few were made. A file that fakes images is not found out; have the baseline draw its noise"
+    " from the global generator"
+)
 _REPORTED_PACKAGES = (
     *("speedtrap", "torch", "diffusers", "transformers", "open_clip_torch", "DeepCache", "tomesd"),
     *("numpy", "pillow"),
@@ -73,6 +81,8 @@ class Job:
     candidate: Source | Refused
     prompt_set: PromptSet
     plan: tuple[PlannedBatch, ...]
+    audit_seed: int
+    audit_source: tuple[str, str]
     clip: ClipModel
     mounts: tuple[ModelMount, ...]
     isolation: Isolation
@@ -100,9 +110,10 @@ class Job:
     @property
     def values(self) -> Values:
         """What is filled into the script's segments."""
+        public = {Purpose.WARM_UP, Purpose.FIXED}
         return Values(
             seed=self.settings.seed,
-            batches=self.plan,
+            batches=[batch for batch in self.plan if batch.purpose in public],
             clip_model=self.clip.name,
             clip_pretrained=self.clip.pretrained,
             models=self.shown,
@@ -120,7 +131,7 @@ class Job:
     def shown(self) -> dict[str, str]:
         """Models that the script has to show itself: none where a sandbox does."""
         cache = model_cache.user_cache(os.environ)
-        return {} if self.bwrap else model_cache.not_in(cache, self.mounts)
+        return model_cache.not_in(cache, self.mounts) if self.isolation.host_files else {}
 
 
 @dataclass(slots=True)
@@ -174,21 +185,29 @@ class Account:
                 " doubt, measure again on a quiet card"
             )
 
+    def blind(self, idle: Idle) -> None:
+        """Warn where work that a side leaves on the card cannot be seen."""
+        if idle.blind_because:
+            self.warnings.append(
+                "work that a file leaves on the GPU after its images could not be seen:"
+                f" {idle.blind_because}"
+            )
+
     def keep_output(self, worker: Worker) -> None:
         """Keep what a worker printed."""
         stdout, stderr = worker.output()
-        self.keeper.text(worker.role, "stdout.txt", stdout)
-        self.keeper.text(worker.role, "stderr.txt", stderr)
+        self.keeper.log(worker.role, "stdout.txt", stdout)
+        self.keeper.log(worker.role, "stderr.txt", stderr)
 
     def result(self, outcome: Measured | Refused) -> Result:
         """Make the result from what was measured, or from the refusal; keep it and return it."""
         targets = self.job.targets
         if isinstance(outcome, Refused):
-            measured, failure = None, outcome.failure
+            measured, failure, evidence = None, outcome.failure, None
             judgement = Judgement(outcome.verdict, outcome.reason)
         else:
-            measured, failure = outcome, None
-            judgement = verify.judge(outcome, targets)
+            measured, failure, evidence = outcome, None, self._evidence(outcome)
+            judgement = verify.judge(evidence, targets)
         on_cuda = self.device is not None and self.device.kind == "cuda"
         configs = self.job.configs
         seen = live.compare(configs, measured, on_cuda=on_cuda) if measured else None
@@ -200,6 +219,7 @@ class Account:
             reason=judgement.reason,
             passed=judgement.verdict is Verdict.OK,
             speedup=judgement.speedup,
+            credited_speedup=judgement.credited_speedup,
             accuracy=accuracy,
             quality_loss=None if accuracy is None else 1 - accuracy,
             speed_achievement=judgement.speed_achievement,
@@ -210,6 +230,8 @@ class Account:
             baseline=measured.baseline if measured else None,
             candidate=measured.candidate if measured else None,
             claim=judgement.claim,
+            audit=evidence.audit if evidence else None,
+            fidelity=evidence.fidelity if evidence else None,
             config=configs,
             config_match=self.job.match,
             synthesised_baseline=self.job.synthesised,
@@ -223,6 +245,21 @@ class Account:
         )
         self.keeper.result(result)
         return result
+
+    def _evidence(self, measured: Measured) -> Evidence:
+        """What comes of comparing batches and images. Random CLIP weights say nothing of images."""
+        job = self.job
+        fidelity = fidelities.judge(measured) if job.clip.is_meaningful else None
+        if job.clip.is_meaningful and fidelity is None:
+            self.warnings.append(_NO_FIDELITY)
+        return Evidence(
+            measured,
+            scores=fidelities.scores(measured, fidelity),
+            audit=audit.judge(measured, job.audit_seed, job.audit_source),
+            fidelity=fidelity,
+            duplicates=fidelities.duplicates(measured),
+            allow_untied=job.settings.allow_untied,
+        )
 
     def _circumstances(self) -> Circumstances:
         job, settings = self.job, self.job.settings
@@ -254,12 +291,21 @@ class Account:
         """What is doubtful about this job whatever happens."""
         if self.job.synthesised and isinstance(self.job.candidate, Source):
             yield from synthesise.doubts(self.job.candidate.config)
+        if self.job.settings.audit_batches == 0:
+            yield (
+                "without audit batches the numbers stand on public prompts, for which a candidate"
+                " can be prepared"
+            )
+        if self.job.settings.audit_seed is not None:
+            yield "the audit seed was given: whoever knows it knows the prompts"
         if not self.job.clip.is_meaningful:
             yield (
                 "the CLIP model has random weights: score, accuracy, quality loss and loss are not"
                 " meaningful, only the times are"
             )
-        if not self.job.isolation.namespaces:
+        for gap in self.job.isolation.gaps:
+            yield f"the {self.job.isolation.backend} sandbox leaves a gap: {gap}"
+        if self.job.isolation.host_files:
             yield (
                 "the candidate ran without isolation: it could read, change and forge anything"
                 " that its user can"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -12,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from runner import check, cli, compare, feedback
+from runner.plain import json_text, one_line
 from runner.records import Outcome, Refused, Source, said
-from runner.report import console_for, grid, one_line, printable
+from runner.report import console_for, grid
 from runner.settings import Settings
 
 if TYPE_CHECKING:
@@ -77,11 +77,11 @@ def _tell(
 ) -> int:
     """Print what was read of one file; return the exit status."""
     if options["as_json"]:
-        click.echo(json.dumps(as_json(path, found), indent=2 if is_alone else None))
+        click.echo(json_text(as_json(path, found), indent=2 if is_alone else None))
     elif options["as_feedback"]:
         return _tell_author(found, None if is_alone else str(path))
     elif isinstance(found, Refused):
-        click.echo(printable(f"{found.verdict}: {found.reason}"))
+        click.echo(one_line(f"{found.verdict}: {found.reason}"))
     else:
         _show_rows(found, None if is_alone else str(path))
     return EXIT_DIFFERS if isinstance(found, Refused) else EXIT_MATCHES
@@ -122,7 +122,7 @@ def _rows(source: Source) -> Iterator[tuple[str, str]]:
 def _show_rows(source: Source, title: str | None) -> None:
     console = console_for(sys.stdout)
     if title is not None:
-        console.print(Text(printable(title), style="bold"))
+        console.print(Text(one_line(title), style="bold"))
     console.print(grid(_rows(source)))
 
 
@@ -133,8 +133,8 @@ def _tell_author(found: Source | Refused, title: str | None) -> int:
     is_refused = isinstance(found, Refused)
     text = feedback.for_refusal(found) if isinstance(found, Refused) else "verdict: ok"
     if title is not None:
-        click.echo(printable(f"{' '.join(title.split())}:"))
-    click.echo(printable(text))
+        click.echo(f"{one_line(title)}:")
+    click.echo(text)
     return EXIT_DIFFERS if is_refused else EXIT_MATCHES
 
 
@@ -153,9 +153,9 @@ def _compare(path: Path, options: dict[str, Any]) -> int:
         return _tell(path, seen, options)
     if options["as_json"]:
         live = None if seen is None else {"matched": not seen, "differences": list[Any](seen)}
-        click.echo(json.dumps({**match.model_dump(mode="json"), "live": live}, indent=2))
+        click.echo(json_text({**match.model_dump(mode="json"), "live": live}))
     elif options["as_feedback"]:
-        click.echo(printable(feedback.for_match(match, seen or ())))
+        click.echo(feedback.for_match(match, seen or ()))
     else:
         _show_match(match)
         _show_live(seen)
@@ -189,7 +189,7 @@ def _show_live(differences: list[str] | None) -> None:
         return
     click.echo(f"live: {_count(differences)}")
     for sentence in differences[:_MAX_DIFFERENCES]:
-        click.echo(printable(f"  {sentence}"))
+        click.echo(f"  {one_line(sentence)}")
     if len(differences) > _MAX_DIFFERENCES:
         click.echo(f"  and {len(differences) - _MAX_DIFFERENCES} more; --json has them")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from runner import compare
+from runner.plain import json_text, one_line
 from runner.records import BaselinePrecision, IsolationPolicy, Refused, Result, SpeedtrapError
 from runner.settings import Settings, parse_gib, parse_stand_in
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 EXIT_PASSED, EXIT_NOT_PASSED, EXIT_WE_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 130
+_MOST_LINES = 100
 
 _HELP = """Score CANDIDATE, a Python file that claims to run a text-to-image pipeline faster.
 
@@ -41,7 +43,9 @@ def run(program: click.Command, name: str, arguments: Sequence[str] | None) -> N
     try:
         status = program.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(error.ctx.get_usage(), err=True)
+        tell(f"Error: {error.format_message()}")
         status = EXIT_WE_FAILED
     except SpeedtrapError as error:
         tell(f"speedtrap: {error}")
@@ -50,17 +54,17 @@ def run(program: click.Command, name: str, arguments: Sequence[str] | None) -> N
         click.echo("speedtrap: interrupted; everything that was started has been ended", err=True)
         status = EXIT_INTERRUPTED
     except Exception:  # noqa: BLE001  (status 1 would read as the candidate's failure)
-        traceback.print_exc()
-        click.echo("speedtrap: failed for a reason of its own, see above", err=True)
+        tell(f"speedtrap: failed for a reason of its own\n{traceback.format_exc()}")
         status = EXIT_WE_FAILED
     sys.exit(status)
 
 
 def tell(message: str) -> None:
-    """Write to stderr what may hold a candidate's words."""
-    from runner.report import printable  # deferred: what --help does not need
-
-    click.echo(printable(message), err=True)
+    """Write to stderr what may hold a candidate's words: only the first line begins like ours."""
+    first, *rest = message.splitlines() or [""]
+    click.echo(one_line(first), err=True)
+    for line in rest[-_MOST_LINES:]:
+        click.echo(f"  | {one_line(line)}", err=True)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -98,9 +102,10 @@ def places(program: Callable[..., int]) -> Callable[..., int]:
         click.option(
             "--sandbox",
             type=click.Choice([policy.value for policy in IsolationPolicy]),
-            default=IsolationPolicy.BUBBLEWRAP.value,
+            default=IsolationPolicy.AUTO.value,
             show_default=True,
-            help="none runs untrusted code without any isolation.",
+            help="auto is bubblewrap, or landlock where there are no user namespaces; none runs"
+            " untrusted code without any isolation.",
         ),
         click.option(
             "--stand-in",
@@ -180,6 +185,26 @@ def place_settings(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--clip", help="MODEL:TAG as open_clip lists them, MODEL:random, local-dir:FOLDER.")
 @click.option("--batch-size", type=int, default=5, show_default=True)
 @click.option("--seed", type=int, default=42, show_default=True)
+@click.option(
+    "--audit-batches",
+    type=int,
+    metavar="N",
+    help="Batches of fresh prompts, which the numbers stand on.  [default: as many as fixed ones]",
+)
+@click.option(
+    "--audit-prompts",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw fresh prompts from a private text file.  [default: the preset's grammar]",
+)
+@click.option(
+    "--audit-seed", type=int, metavar="N", help="Repeat the fresh prompts of an earlier run."
+)
+@click.option(
+    "--allow-untied",
+    is_flag=True,
+    help="Accept images that do not follow from the seed as the baseline's do.",
+)
 @places
 @comparison
 @click.option(
@@ -210,12 +235,15 @@ def place_settings(options: dict[str, Any]) -> dict[str, Any]:
     metavar="FILE",
     help="Write the standalone script of CANDIDATE and stop.",
 )
+@click.option("--doctor", is_flag=True, help="Check whether a score can be run here, and stop.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of --json and stop.")
 def command(**options: Any) -> int:  # noqa: ANN401  (click's own)
     """Score one candidate, or write what was asked for instead."""
     if options["schema"]:
         click.echo(json.dumps(Result.model_json_schema(mode="serialization"), indent=2))
         return EXIT_PASSED
+    if options["doctor"]:
+        return _doctor(options)
     candidate = options["candidate"]
     if candidate is None:
         message = "name the candidate: bin/score CANDIDATE"
@@ -243,6 +271,10 @@ def _settings(options: dict[str, Any]) -> Settings:
         baseline_precision=BaselinePrecision(options["baseline_precision"]),
         save_baseline=options["save_baseline"],
         against=options["against"],
+        audit_batches=options["audit_batches"],
+        audit_prompts=options["audit_prompts"],
+        audit_seed=options["audit_seed"],
+        allow_untied=options["allow_untied"],
         **place_settings(options),
     )
 
@@ -254,13 +286,28 @@ def _score(settings: Settings, options: dict[str, Any]) -> int:
     with progress.for_terminal(quiet=options["quiet"]) as display:
         result = run(settings, display)
     if options["as_json"]:
-        # ASCII: no control character of a candidate reaches a terminal
-        click.echo(json.dumps(result.model_dump(mode="json"), indent=2, allow_nan=False))
+        click.echo(json_text(result.model_dump(mode="json")))
     elif options["feedback"]:
-        click.echo(report.printable(feedback.for_result(result)))
+        click.echo(feedback.for_result(result))
     else:
         report.show(result, sys.stdout)
     return EXIT_PASSED if result.passed else EXIT_NOT_PASSED
+
+
+def _doctor(options: dict[str, Any]) -> int:
+    from runner import doctor, progress  # deferred: what --help does not need
+
+    source = click.get_current_context().get_parameter_source("wait")
+    if source is click.core.ParameterSource.DEFAULT:
+        options["wait"] = doctor.LEASE_WAIT_S
+    settings = Settings(candidate=Path(), **place_settings(options))
+    with progress.for_terminal(quiet=options["quiet"]) as display:
+        findings = doctor.examine(doctor.Host(settings, display.begin))
+    if options["as_json"]:
+        click.echo(doctor.as_json(findings))
+    else:
+        doctor.show(findings, sys.stdout)
+    return EXIT_PASSED if doctor.can_score(findings) else EXIT_WE_FAILED
 
 
 def _emit(candidate: Path, settings: Settings, target: Path) -> int:
@@ -272,5 +319,5 @@ def _emit(candidate: Path, settings: Settings, target: Path) -> int:
         tell(f"{script.verdict}: {script.reason}")
         return EXIT_NOT_PASSED
     write_text(target, script)
-    click.echo(f"wrote {target}; run it with: python {target}", err=True)
+    tell(f"wrote {target}; run it with: python {target}")
     return EXIT_PASSED

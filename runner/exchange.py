@@ -1,10 +1,20 @@
 """Stage 8: the witness. Hand out batches, stamp the last pixel, have it scored.
 
+Theory of operation
+-------------------
 The time of a batch is read on the controller's monotonic clock: from just before the prompts are
-sent to just after the last pixel has come. A side gets its next turn only after the other one has
-asked for its next batch, that is, is at rest. Sides alternate in ABBA order (baseline, candidate,
-candidate, baseline, ...), so that a drift of the machine falls on both alike; where both cannot be
-resident at once, the whole baseline is measured before the whole candidate.
+sent to just after the last pixel has come.
+
+A worker runs only while its own clock runs. It is frozen as soon as its pixels are here, and stays
+so while they are scored and while the other side is timed. What it is told in the meantime (the
+score, then the next prompts) waits in the channel; it is thawed when its next clock has started.
+There is no moment between two batches in which a candidate could tidy up, think ahead or get in its
+baseline's way. Work that it left in the GPU's queue goes on all the same: that is waited out, and
+added to its time.
+
+Sides alternate in ABBA order (baseline, candidate, candidate, baseline, ...), so that a drift of
+the machine falls on both alike; where both cannot be resident at once, the whole baseline is
+measured before the whole candidate.
 """
 
 from __future__ import annotations
@@ -17,19 +27,37 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NoReturn, Protocol
 
 from runner import wire
-from runner.records import Batch, Measured, Phase, Role, Side, Traces, Verdict, WorkerLostError
+from runner.records import (
+    Batch,
+    Measured,
+    Phase,
+    Purpose,
+    Role,
+    Side,
+    Traces,
+    Verdict,
+    WorkerLostError,
+)
 from runner.wire import Image, Kind, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from runner.records import Ending, PlannedBatch
+    from runner.records import Ending, Likeness, PlannedBatch
     from runner.wire import Frame
 
 IMPORTS_TIMEOUT_S: Final = 600.0
 """Imports take 10 s; from a cold network file system, minutes. No candidate code runs in them."""
 CLAIM_TIMEOUT_S: Final = 60.0
 """From the last batch to the exit of the process, printing its claim."""
+
+LEFTOVER_LIMIT_S: Final = 60.0
+"""Of work on the GPU after the last pixel; less is added to the time of the batch."""
+
+_PHASES: Final[dict[Purpose, Literal["warm-up", "reference"]]] = {
+    Purpose.WARM_UP: "warm-up",
+    Purpose.OTHER_SEED: "reference",
+}
 
 Order = Literal["alternate", "whole"]
 ImageSink = Callable[[Role, int, Sequence[Image]], None]
@@ -48,6 +76,12 @@ class Contestant(Protocol):
         """Return the next frame."""
         ...
 
+    def freeze(self) -> None:
+        """Stop all its processes, and see them stopped."""
+
+    def thaw(self) -> None:
+        """Let them run."""
+
     def refuse(self, verdict: Verdict, reason: str) -> NoReturn:
         """End the worker and raise `WorkerLostError`."""
         ...
@@ -64,6 +98,10 @@ class Judge(Protocol):
         """CLIP score of each image."""
         ...
 
+    def compare(self, references: Sequence[Image], images: Sequence[Image]) -> list[Likeness]:
+        """How alike the images of each pair are."""
+        ...
+
 
 class Progress(Protocol):
     """Told what goes on, for a person to see."""
@@ -78,53 +116,136 @@ class Progress(Protocol):
         """One planned step is done."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What one batch of one side brought; `digests` are the SHA-256 of its images' pixels."""
+
+    time_s: float
+    leftover_s: float
+    digests: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Gallery:
+    """Has each batch's images scored, and compared with the baseline's as soon as both are there.
+
+    `plan` is what is measured. Images are kept only until all that they are compared with has come.
+    """
+
+    plan: Sequence[PlannedBatch]
+    judge: Judge
+    scores: dict[tuple[Role, int], tuple[float, ...]] = field(default_factory=dict)
+    same_seed: dict[tuple[Role, int], tuple[Likeness, ...]] = field(default_factory=dict)
+    other_seed: dict[tuple[Role, int], tuple[Likeness, ...]] = field(default_factory=dict)
+    _images: dict[tuple[Role, int], Sequence[Image]] = field(default_factory=dict)
+
+    def hang(self, role: Role, place: int, images: Sequence[Image]) -> float:
+        """Score the images of the batch at `place`; returns their mean score."""
+        scores = self.judge.score(self.plan[place].prompts, images)
+        self.scores[role, place] = tuple(scores)
+        self._images[role, place] = images
+        self._compare()
+        return _mean(scores)
+
+    def _compare(self) -> None:
+        for place, planned in enumerate(self.plan):
+            if planned.purpose is Purpose.OTHER_SEED:
+                assert planned.of is not None  # it is another seed of some batch
+                for role in Role:
+                    self._pair(self.other_seed, (Role.BASELINE, place), (role, planned.of))
+            elif planned.timed:
+                self._pair(self.same_seed, (Role.BASELINE, place), (Role.CANDIDATE, place))
+        for key in [key for key in self._images if not self._is_awaited(key)]:
+            del self._images[key]
+
+    def _pair(
+        self,
+        found: dict[tuple[Role, int], tuple[Likeness, ...]],
+        reference: tuple[Role, int],
+        image: tuple[Role, int],
+    ) -> None:
+        if image not in found and reference in self._images and image in self._images:
+            pair = self._images[reference], self._images[image]
+            found[image] = tuple(self.judge.compare(*pair))
+
+    def _is_awaited(self, key: tuple[Role, int]) -> bool:
+        """Whether some comparison with these images is still to come."""
+        role, place = key
+        planned = self.plan[place]
+        if planned.purpose is Purpose.OTHER_SEED:
+            return any((other, planned.of) not in self.other_seed for other in Role)
+        has_other = any(one.of == place and not one.for_candidate for one in self.plan)
+        return (planned.timed and (Role.CANDIDATE, place) not in self.same_seed) or (
+            has_other and (role, place) not in self.other_seed
+        )
+
+
 @dataclass(slots=True)
 class Turn:
     """One side's conversation, batch after batch.
 
-    `report` is the untrusted text that the side sent at its end, None if it sent none.
+    `leftover_s` waits up to a limit in seconds until the device is seen idle, and returns the
+    seconds of work that were seen on it. `report` is the untrusted text that the side sent at its
+    end, None if it sent none.
     """
 
     side: Contestant
-    judge: Judge
     sink: ImageSink
     timeout_s: float
-    batches: list[Batch]
-    digests: list[tuple[str, ...]] = field(default_factory=list)
+    leftover_s: Callable[[float], float] = lambda _limit_s: 0.0
+    shown: dict[int, Shown] = field(default_factory=dict)
     size_px: tuple[int, int] | None = None
     report: bytes | None = None
+    _score: float | None = None
 
     def load(self) -> None:
         """Open the gate and wait until the side asks for its first batch."""
         self.side.phase = Phase.LOAD
         self.side.send(Kind.GO, within_s=self.timeout_s)
         self.side.receive({Kind.READY}, within_s=self.timeout_s)
+        self.side.freeze()
 
-    def run(self, planned: PlannedBatch, size_px: tuple[int, int] | None) -> tuple[int, int]:
-        """Run one batch; returns the images' size. `size_px` is the one that they must have."""
+    def run(
+        self, place: int, planned: PlannedBatch, size_px: tuple[int, int] | None
+    ) -> Sequence[Image]:
+        """Run the batch at `place` of the plan; returns its images, which must have `size_px`."""
         side = self.side
-        side.phase = Phase.TIMED if planned.timed else Phase.WARMUP
+        side.phase = Phase.WARMUP if planned.purpose is Purpose.WARM_UP else Phase.TIMED
         payload = wire.pack_batch(planned.seed, planned.prompts)
+        self._tell_score()
         start_s = time.monotonic()
         side.send(Kind.BATCH, payload, within_s=self.timeout_s)
+        side.thaw()
+        if self.shown:
+            side.receive({Kind.READY}, within_s=self.timeout_s)
         frame = side.receive({Kind.IMAGES}, within_s=self.timeout_s)
         time_s = time.monotonic() - start_s
+        side.freeze()
+        leftover_s = self._wait_until_idle()
         images = self._accept(frame, len(planned.prompts), size_px)
-        self.digests.append(tuple(hashlib.sha256(image.rgb).hexdigest() for image in images))
         self.size_px = (images[0].width_px, images[0].height_px)
-        self.sink(side.role, len(self.batches), images)
-        scores = self.judge.score(planned.prompts, images)
-        self.batches.append(
-            Batch(
-                phase="timed" if planned.timed else "warm-up",
-                seed=planned.seed,
-                time_s=time_s,
-                scores=tuple(scores),
-            )
-        )
-        side.send(Kind.SCORE, wire.pack_score(_mean(scores)), within_s=self.timeout_s)
-        side.receive({Kind.READY}, within_s=self.timeout_s)
-        return self.size_px
+        self.sink(side.role, place, images)
+        digests = tuple(hashlib.sha256(image.rgb).hexdigest() for image in images)
+        self.shown[place] = Shown(time_s + leftover_s, leftover_s, digests)
+        return images
+
+    def _wait_until_idle(self) -> float:
+        """Seconds of work that the frozen side had left on the device; it is over then."""
+        leftover_s = self.leftover_s(LEFTOVER_LIMIT_S)
+        if leftover_s >= LEFTOVER_LIMIT_S:
+            reason = f"left more than {LEFTOVER_LIMIT_S:g} s of work on the GPU after its images"
+            self.side.refuse(Verdict.TAMPERED, reason)
+        return leftover_s
+
+    def note_score(self, score: float) -> None:
+        """Keep the score of the last batch, which the side is told when it runs again."""
+        self._score = score
+
+    def _tell_score(self) -> None:
+        if self._score is not None:
+            payload = wire.pack_score(self._score)
+            self.side.send(Kind.SCORE, payload, within_s=self.timeout_s)
+            self._score = None
 
     def end(self, within_s: float = CLAIM_TIMEOUT_S) -> None:
         """Tell the side that there are no more batches, and take its report.
@@ -132,7 +253,11 @@ class Turn:
         A side that ends in good order without a report has none; that is no failure.
         """
         self.side.phase = Phase.EXIT
+        self._tell_score()
         self.side.send(Kind.END, within_s=CLAIM_TIMEOUT_S)
+        self.side.thaw()
+        if self.shown:
+            self.side.receive({Kind.READY}, within_s=within_s)
         try:
             self.report = bytes(self.side.receive({Kind.REPORT}, within_s=within_s).payload)
         except WorkerLostError as lost:
@@ -146,18 +271,13 @@ class Turn:
             raise WorkerLostError(self.side.role, Phase.EXIT, ending)
         return ending
 
-    def record(self) -> Side:
-        """What was witnessed of this side."""
-        timed = [batch for batch in self.batches if batch.phase == "timed"]
-        return Side(
-            time_s=math.fsum(batch.time_s for batch in timed),
-            score=_mean([score for batch in timed for score in batch.scores]),
-            batches=tuple(self.batches),
-        )
-
     def traces(self) -> Traces:
-        """What else came of this side."""
-        return Traces(self.report, tuple(self.digests), self.size_px)
+        """What came of this side besides times and scores."""
+        return Traces(
+            self.report,
+            {place: shown.digests for place, shown in self.shown.items()},
+            self.size_px,
+        )
 
     def _accept(self, frame: Frame, count: int, size_px: tuple[int, int] | None) -> Sequence[Image]:
         try:
@@ -190,26 +310,59 @@ def wait_for_imports(sides: Sequence[Contestant]) -> None:
 def run(
     baseline: Turn,
     candidate: Turn,
-    plan: Sequence[PlannedBatch],
+    gallery: Gallery,
     order: Order,
     progress: Progress,
 ) -> Measured:
-    """Measure both sides over all planned batches, warm-up included.
+    """Measure both sides over all batches of the gallery's plan, warm-up included.
 
     Raises `WorkerLostError` for the side that failed, `SpeedtrapError` if the scorer did.
     """
-    progress.expect(2 * (1 + len(plan)))
+    plan = gallery.plan
+    progress.expect(2 + sum(1 + planned.for_candidate for planned in plan))
     measure = _alternate if order == "alternate" else _one_after_the_other
-    measure(baseline, candidate, plan, progress)
+    measure(baseline, candidate, gallery, progress)
     progress.begin("ending both workers")
-    baseline.ending()
+    baseline_stdout = baseline.ending().stdout
     return Measured(
-        baseline=baseline.record(),
-        candidate=candidate.record(),
+        baseline=_record(baseline, gallery),
+        candidate=_record(candidate, gallery),
         claim_stdout=candidate.ending().stdout,
         order=order,
         baseline_traces=baseline.traces(),
         candidate_traces=candidate.traces(),
+        baseline_stdout=baseline_stdout,
+    )
+
+
+def _record(turn: Turn, gallery: Gallery) -> Side:
+    """What was witnessed of one side."""
+    role = turn.side.role
+    batches = [
+        _batch((role, place), planned, turn.shown[place], gallery)
+        for place, planned in enumerate(gallery.plan)
+        if place in turn.shown
+    ]
+    counted = [batch for batch in batches if batch.counts]
+    return Side(
+        time_s=math.fsum(batch.time_s for batch in counted),
+        score=_mean([score for batch in counted for score in batch.scores]),
+        batches=tuple(batches),
+    )
+
+
+def _batch(key: tuple[Role, int], planned: PlannedBatch, shown: Shown, gallery: Gallery) -> Batch:
+    has_audit = any(one.purpose is Purpose.AUDIT for one in gallery.plan)
+    return Batch(
+        phase=_PHASES.get(planned.purpose, "timed"),
+        purpose=planned.purpose,
+        counts=planned.purpose is (Purpose.AUDIT if has_audit else Purpose.FIXED),
+        seed=planned.seed,
+        time_s=shown.time_s,
+        leftover_s=shown.leftover_s,
+        scores=gallery.scores[key],
+        same_seed=gallery.same_seed.get(key, ()),
+        other_seed=gallery.other_seed.get(key, ()),
     )
 
 
@@ -224,47 +377,54 @@ def look(turn: Turn) -> bytes | None:
     return turn.report
 
 
-def _alternate(
-    baseline: Turn, candidate: Turn, plan: Sequence[PlannedBatch], progress: Progress
-) -> None:
+def _alternate(baseline: Turn, candidate: Turn, gallery: Gallery, progress: Progress) -> None:
     for turn in (baseline, candidate):
         progress.begin(f"loading the {turn.side.role}")
         turn.load()
         progress.advance()
-    size_px = None
-    for number, planned in enumerate(plan):
-        for turn in _abba(baseline, candidate, number):
-            progress.begin(_describe(turn, planned, number))
-            size = turn.run(planned, size_px)
-            size_px = size_px or size
-            progress.advance()
+    for place in range(len(gallery.plan)):
+        for turn in _abba(baseline, candidate, place):
+            _take(turn, place, baseline.size_px, gallery, progress)
     baseline.end()
     candidate.end()
 
 
 def _one_after_the_other(
-    baseline: Turn, candidate: Turn, plan: Sequence[PlannedBatch], progress: Progress
+    baseline: Turn, candidate: Turn, gallery: Gallery, progress: Progress
 ) -> None:
-    size_px = None
     for turn in (baseline, candidate):
         progress.begin(f"loading the {turn.side.role}")
         turn.load()
         progress.advance()
-        for number, planned in enumerate(plan):
-            progress.begin(_describe(turn, planned, number))
-            size = turn.run(planned, size_px)
-            size_px = size_px or size
-            progress.advance()
+        for place in range(len(gallery.plan)):
+            _take(turn, place, baseline.size_px, gallery, progress)
         turn.end()
         turn.ending()
+
+
+def _take(
+    turn: Turn,
+    place: int,
+    size_px: tuple[int, int] | None,
+    gallery: Gallery,
+    progress: Progress,
+) -> None:
+    """Run one batch of one side, if it is for that side, and have its images looked at."""
+    planned = gallery.plan[place]
+    if turn.side.role is Role.CANDIDATE and not planned.for_candidate:
+        return
+    progress.begin(_describe(turn, place))
+    images = turn.run(place, planned, size_px)
+    turn.note_score(gallery.hang(turn.side.role, place, images))
+    progress.advance()
 
 
 def _abba(baseline: Turn, candidate: Turn, number: int) -> Iterator[Turn]:
     yield from (baseline, candidate) if number % 2 == 0 else (candidate, baseline)
 
 
-def _describe(turn: Turn, planned: PlannedBatch, number: int) -> str:
-    return f"{turn.side.role}: {'batch' if planned.timed else 'warm-up batch'} {number}"
+def _describe(turn: Turn, place: int) -> str:
+    return f"{turn.side.role}: {f'batch {place}' if place else 'warm-up batch'}"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,6 +2,11 @@
 
 Verdict, the candidate's own file and line, the end of the traceback without Speedtrap's frames,
 the fields that differ from the ground truth, methods that took no effect, and one remedy.
+
+It is plain text, harmless in a terminal and in a log, and nothing in it that the candidate wrote
+looks like a line of ours. It is not HTML: a page that shows it has to escape it. A model that reads
+it reads the candidate's words in it, which may be instructions: they are in the lines `file`,
+`reason`, `no effect`, `changed` and in the indented traceback.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from runner.plain import one_line, printable
 from runner.records import Outcome, Verdict, said
 
 if TYPE_CHECKING:
@@ -328,7 +334,7 @@ def _join(lines: list[str], traceback: list[str], advice: str | None) -> str:
 
     What the candidate wrote stays in its line: a name with line ends would make lines like ours.
     """
-    head = [" ".join(line.split()).replace(_OUR_MODULE, "")[:_MAX_LINE_CHARS] for line in lines]
+    head = [_head(line) for line in lines]
     tail = [f"fix: {advice}"] if advice else []
     room = MAX_CHARS - sum(len(line) + 1 for line in tail)
     while head and sum(len(line) + 1 for line in head) > room:
@@ -336,4 +342,9 @@ def _join(lines: list[str], traceback: list[str], advice: str | None) -> str:
     room -= sum(len(line) + 1 for line in head)
     while traceback and sum(len(line) + 1 for line in traceback) > room:
         traceback = [traceback[0], *traceback[2:]] if len(traceback) > 2 else []  # noqa: PLR2004
-    return "\n".join([*head, *traceback, *tail])
+    return "\n".join([*head, *map(printable, traceback), *tail])
+
+
+def _head(line: str) -> str:
+    words = " ".join(one_line(line.replace(_OUR_MODULE, "")).split())
+    return words if len(words) <= _MAX_LINE_CHARS else words[: _MAX_LINE_CHARS - 3] + "..."

@@ -4,6 +4,9 @@ A GPU is free when NVML shows no foreign process, little memory in use and no lo
 under a lock per GPU UUID that every Speedtrap on the host respects. Without a GPU there is one CPU
 slot, under a lock of the same kind.
 
+A process that was stopped leaves its GPU with whatever it had queued. `Idle` waits that out, and
+says how long it took.
+
 NVML is reached through `Nvml`, a small interface with a real implementation on `pynvml`; the
 choice and the out-of-memory policy are plain functions of what it shows.
 """
@@ -12,13 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import platform
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import psutil
 
@@ -31,9 +35,16 @@ FREE_MEMORY_BYTES: Final = 1024**3
 """A card with no process shows up to about 0.7 GiB in use by the driver (H200: 0.6)."""
 FREE_UTILISATION_PERCENT: Final = 5
 WATCH_PERIOD_S: Final = 0.5
+"""Between looks at who is on the card; its memory is read every `MEMORY_PERIOD_S`."""
+MEMORY_PERIOD_S: Final = 0.05
+"""A card that fills up stays full for longer: the allocator tries again before it gives up."""
+IDLE_POLL_S: Final = 0.005
+FIRST_WINDOW_S: Final = 1.5
+"""For the driver to say anything of the time since it was asked; its slowest counter takes 1 s."""
 NEARLY_FULL_SHARE: Final = 0.8
 """A failed allocation is not visible itself; what is: little room is left beside two pipelines."""
 POLL_PERIOD_S: Final = 1.0
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 LOCKS: Final = Path("/tmp/speedtrap-locks")  # noqa: S108  (shared by all users of the host)
 FOREIGN_BYTES: Final = 64 * 1024**2
 """Less foreign memory than this is a monitor or a display, and no reason for an out-of-memory."""
@@ -72,11 +83,28 @@ class Card:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How busy a card was from one moment to another, in microseconds since 1970."""
+
+    from_us: int
+    to_us: int
+    busy_percent: float
+
+
 class Nvml(Protocol):
-    """What is needed of NVML."""
+    """What is needed of NVML. Every method raises `SpeedtrapError` when NVML fails."""
 
     def cards(self) -> list[Card]:
         """All cards of the host, as they are now; empty without a driver."""
+        ...
+
+    def used_share(self, uuid: str) -> float:
+        """Share of one card's memory that is in use, from 0 to 1. Takes microseconds."""
+        ...
+
+    def windows(self, uuid: str, since_us: int) -> list[Window]:
+        """How busy a card was, in windows that end after `since_us`, in order of time."""
         ...
 
 
@@ -88,6 +116,7 @@ class PyNvml:
         import pynvml  # deferred: not needed to read `--help`
 
         self._nvml = pynvml
+        self._handles: dict[str, Any] = {}
         try:
             pynvml.nvmlInit()
             self._has_driver = True
@@ -98,12 +127,49 @@ class PyNvml:
         """All cards of the host, as they are now; empty without a driver."""
         if not self._has_driver:
             return []
-        try:
+        with self._our_failure():
             count = self._nvml.nvmlDeviceGetCount()
             return [self._card(index) for index in range(count)]
+
+    def used_share(self, uuid: str) -> float:
+        """Share of one card's memory that is in use, from 0 to 1. Takes microseconds."""
+        with self._our_failure():
+            memory = self._nvml.nvmlDeviceGetMemoryInfo(self._handle(uuid))
+            return int(memory.used) / int(memory.total)
+
+    def windows(self, uuid: str, since_us: int) -> list[Window]:
+        """How busy a card was, in windows that end after `since_us`, in order of time.
+
+        From the driver's buffer of utilisation samples, the finest that it keeps without being
+        asked to: `nvmlDeviceGetUtilizationRates` says the last of these and not what time it is of,
+        GPM needs 100 ms between two of its samples and a Hopper card, and the samples by process
+        name pids that a container may not know. A window begins where the one before it ended.
+        """
+        kind = self._nvml.NVML_GPU_UTILIZATION_SAMPLES
+        with self._our_failure():
+            try:
+                _, samples = self._nvml.nvmlDeviceGetSamples(self._handle(uuid), kind, 0)
+            except self._nvml.NVMLError_NotFound:
+                return []
+        stamps = sorted((int(one.timeStamp), one.sampleValue.uiVal) for one in samples)
+        return [
+            Window(before_us, now_us, float(percent))
+            for (before_us, _), (now_us, percent) in itertools.pairwise(stamps)
+            if now_us > since_us
+        ]
+
+    @contextlib.contextmanager
+    def _our_failure(self) -> Iterator[None]:
+        try:
+            yield
         except self._nvml.NVMLError as error:
             message = f"NVML failed: {error}; does `nvidia-smi` work?"
             raise SpeedtrapError(message) from error
+
+    def _handle(self, uuid: str) -> Any:  # noqa: ANN401  (a pointer of the driver's)
+        if uuid not in self._handles:
+            self._handles[uuid] = self._nvml.nvmlDeviceGetHandleByUUID(uuid)
+        return self._handles[uuid]
 
     def _card(self, index: int) -> Card:
         nvml = self._nvml
@@ -166,6 +232,10 @@ def lease(
 
     `tell` is called with what is being waited for; cards whose UUID is in `avoid` are taken only
     when there is no other. Raises `SpeedtrapError` when there is no such device, or none in time.
+
+    Only cards that the caller's CUDA_VISIBLE_DEVICES allows are considered, in CUDA's own terms:
+    numbers, UUIDs or their beginnings, up to the first entry that names no card; without the
+    variable all, with an empty one or -1 none. Numbers are NVML's, by PCI bus, here as in `cuda:N`.
     """
     deadline_s = time.monotonic() + request.wait_s
     told = ""
@@ -189,7 +259,10 @@ def lease(
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen on a leased card, at most, over a run. Zero on a CPU run."""
+    """What was seen on a leased card, at most, over a run. Zero on a CPU run.
+
+    `used_share` is the largest share of its memory that was in use, whoever used it.
+    """
 
     foreign_bytes: int = 0
     foreign_pids: frozenset[int] = frozenset()
@@ -204,6 +277,10 @@ class Seen:
             self.foreign_pids | {one.pid for one in foreign},
             max(self.used_share, card.used_bytes / card.memory_bytes),
         )
+
+    def and_used(self, share: float) -> Seen:
+        """Add one look at the memory that is in use."""
+        return replace(self, used_share=max(self.used_share, share))
 
 
 class Watch:
@@ -235,15 +312,74 @@ class Watch:
             self._thread.join()
 
     def _run(self) -> None:
+        assert self._uuid is not None  # else not started
+        next_look_s = time.monotonic()
         try:
-            while not self._stopping.wait(WATCH_PERIOD_S):
-                for card in self._nvml.cards():
-                    if card.uuid == self._uuid:
-                        self.seen = self.seen.and_also(card, self._ours)
-                        pids = {one.pid for one in card.occupants}
-                        self._ours |= pids - self.seen.foreign_pids
+            while not self._stopping.wait(MEMORY_PERIOD_S):
+                self.seen = self.seen.and_used(self._nvml.used_share(self._uuid))
+                if time.monotonic() >= next_look_s:
+                    self._look_around()
+                    next_look_s = time.monotonic() + WATCH_PERIOD_S
         except SpeedtrapError as error:
             self.blind_because = str(error)
+
+    def _look_around(self) -> None:
+        for card in self._nvml.cards():
+            if card.uuid == self._uuid:
+                self.seen = self.seen.and_also(card, self._ours)
+                pids = {one.pid for one in card.occupants}
+                self._ours |= pids - self.seen.foreign_pids
+
+
+class Idle:
+    """Waits until a leased card has nothing left to do.
+
+    `blind_because` says why that cannot be told, once it could not; every later wait is then none.
+    """
+
+    def __init__(self, nvml: Nvml, uuid: str | None) -> None:
+        """Wait for the card `uuid`; with None (a CPU run) there is nothing to wait for."""
+        self._nvml = nvml
+        self._uuid = uuid
+        self.blind_because = ""
+
+    def wait_until_idle(self, limit_s: float) -> float:
+        """Return for how many seconds work was seen after this call began; 0 for an idle card.
+
+        To be called when nothing that is to go on uses the card: the side that had its turn is
+        frozen, the scorer has not begun. What was done before the call does not count, so windows
+        that began before it are passed over: the wait is one to two of the driver's windows, and
+        as much longer as work goes on, but no longer than `limit_s`.
+        """
+        if self._uuid is None or self.blind_because:
+            return 0.0
+        try:
+            return self._wait(self._uuid, limit_s)
+        except SpeedtrapError as error:
+            self.blind_because = str(error)
+            return 0.0
+
+    def _wait(self, uuid: str, limit_s: float) -> float:
+        begin_us = time.time_ns() // 1000
+        begin_s = time.monotonic()
+        busy_us = 0
+        while True:
+            waited_s = time.monotonic() - begin_s
+            whole = [one for one in self._nvml.windows(uuid, begin_us) if one.from_us >= begin_us]
+            if whole:
+                busy_us = max((one.to_us - begin_us for one in whole if _is_busy(one)), default=0)
+                if not _is_busy(whole[-1]):
+                    return busy_us / 1e6
+            elif waited_s >= FIRST_WINDOW_S:
+                message = f"the driver said nothing of how busy the card is for {waited_s:.1f} s"
+                raise SpeedtrapError(message)
+            if waited_s >= limit_s:
+                return busy_us / 1e6
+            time.sleep(IDLE_POLL_S)
+
+
+def _is_busy(window: Window) -> bool:
+    return window.busy_percent > FREE_UTILISATION_PERCENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,14 +390,24 @@ class Again:
     avoid_card: bool
 
 
+def was_full(seen: Seen) -> bool:
+    """Whether a worker that says that it ran out of the card's memory can be believed.
+
+    A failed allocation is not visible itself. What is: most of the card was in use at one moment
+    (the allocator fills it before it gives up), or somebody else's memory was on it.
+    """
+    return seen.used_share >= NEARLY_FULL_SHARE or seen.foreign_bytes >= FOREIGN_BYTES
+
+
 def after_loss(
     verdict: Verdict, phase: Phase, seen: Seen, *, shared_with_baseline: bool
 ) -> Again | None:
     """The out-of-memory policy, judged from outside: once more, or (None) the verdict stands.
 
-    What a candidate says never buys a second run. It gets one only if its card was seen to hold
-    somebody else's memory, or was seen nearly full while our own baseline lay beside it; and never
-    after its first timed batch, since then it could choose among runs.
+    What a candidate says buys neither the verdict (see `was_full`) nor a second run. It gets one
+    only if its card was seen to hold somebody else's memory, or was seen nearly full while our own
+    baseline lay beside it; and never after its first timed batch, since then it could choose among
+    runs.
     """
     if verdict is not Verdict.OOM or phase in {Phase.TIMED, Phase.EXIT}:
         return None
@@ -289,9 +435,14 @@ def _try_lease(
     request: Request, nvml: Nvml, avoid: frozenset[str]
 ) -> tuple[tuple[Lease, _Lock] | None, str]:
     """One attempt: the lease with its lock, or None and the reason."""
-    cards = [] if request.kind == "cpu" else nvml.cards()
-    if not cards and request.kind == "cuda":
+    found = [] if request.kind == "cpu" else nvml.cards()
+    if not found and request.kind == "cuda":
         message = "no GPU here: NVML shows none (does `nvidia-smi` work?); use --device cpu"
+        raise SpeedtrapError(message)
+    allowed = os.environ.get(VISIBLE)
+    cards = _visible(found, allowed)
+    if found and not cards and request.kind == "cuda":
+        message = f"{VISIBLE}={allowed!r} allows none of {_names(found)}; unset it, or name one"
         raise SpeedtrapError(message)
     if not cards:
         lock = _Lock.acquire("cpu")
@@ -304,10 +455,34 @@ def _try_lease(
 def _wanted(cards: Sequence[Card], index: int | None) -> Sequence[Card]:
     wanted = [card for card in cards if index in {None, card.index}]
     if not wanted:
-        known = ", ".join(f"cuda:{card.index}" for card in cards)
-        message = f"there is no cuda:{index} here; there are {known}"
+        message = f"there is no cuda:{index} here; there are {_names(cards)}"
+        if VISIBLE in os.environ:
+            message += f" (by {VISIBLE}={os.environ[VISIBLE]!r})"
         raise SpeedtrapError(message)
     return wanted
+
+
+def _visible(cards: Sequence[Card], allowed: str | None) -> list[Card]:
+    """Those of `cards` that the variable's value lets a CUDA program see."""
+    if allowed is None:
+        return list(cards)
+    seen: list[Card] = []
+    for entry in map(str.strip, allowed.split(",")):
+        named = [card for card in cards if _is_named(card, entry)]
+        if len(named) != 1:
+            break
+        seen += named
+    return seen
+
+
+def _is_named(card: Card, entry: str) -> bool:
+    if entry.isdecimal():
+        return int(entry) == card.index
+    return entry.startswith("GPU-") and card.uuid.startswith(entry)
+
+
+def _names(cards: Sequence[Card]) -> str:
+    return ", ".join(f"cuda:{card.index}" for card in cards)
 
 
 def _try_cards(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runner.plain import json_text, printable
 from runner.records import SpeedtrapError
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class Keeper:
         side.mkdir(exist_ok=True)
         (side / name).write_text(content, encoding="utf-8", newline="")
 
+    def log(self, role: Role, name: str, content: str) -> None:
+        """Keep what a side printed, made harmless for those who look at it in a terminal."""
+        self.text(role, name, printable(content.replace("\r\n", "\n")))
+
     def baseline(self, content: str) -> None:
         """Keep the baseline that was made here, as a file that can be run again."""
         if self._folder is not None:
@@ -68,5 +73,5 @@ class Keeper:
     def result(self, result: Result) -> None:
         """Keep the result."""
         if self._folder is not None:
-            text = result.model_dump_json(indent=2) + "\n"
-            (self._folder / "result.json").write_text(text, encoding="utf-8")
+            text = json_text(result.model_dump(mode="json")) + "\n"
+            (self._folder / "result.json").write_text(text, encoding="ascii")

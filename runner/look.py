@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import exchange, gpu, live, prepare, verify
+from runner import exchange, gpu, live, prepare, sandbox, verify
 from runner.account import Account
 from runner.keep import Keeper
 from runner.records import Phase, Refused, Role, SpeedtrapError, Verdict, WorkerLostError
 from runner.start import Starter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from runner.progress import Display
     from runner.settings import Settings
-    from runner.wire import Image
-
-
-class _NoJudge:
-    """Stands in for the scorer where no images are made."""
-
-    def score(self, _prompts: Sequence[str], _images: Sequence[Image]) -> list[float]:
-        message = "a pipeline that is only looked at makes no images"
-        raise AssertionError(message)
 
 
 def look(settings: Settings, display: Display) -> list[str] | Refused:
@@ -43,15 +32,15 @@ def look(settings: Settings, display: Display) -> list[str] | Refused:
     request = gpu.Request.parse(settings.device, settings.wait_s)
     try:
         with ExitStack() as stack:
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="speedtrap-")))
+            scratch = stack.enter_context(sandbox.scratch_folder())
             lease = stack.enter_context(gpu.lease(request, gpu.PyNvml(), display.begin))
-            starter = Starter(account, lease, _NoJudge(), stack, scratch)
+            starter = Starter(account, lease, stack, scratch)
             turns = {role: starter.start(role, script) for role, script in scripts.items()}
             display.begin("loading both pipelines")
             exchange.wait_for_imports([turn.side for turn in turns.values()])
             reports = {role: exchange.look(turn) for role, turn in turns.items()}
     except WorkerLostError as lost:
-        refused = verify.explain(lost, scripts[lost.role])
+        refused = verify.explain(lost, scripts[lost.role], card_was_full=False)
         if lost.role is Role.BASELINE or lost.phase is Phase.IMPORTS:
             message = f"the {lost.role} failed: {refused.reason}"
             raise SpeedtrapError(message) from lost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from runner.account import Job
 from runner.assemble import Form
 from runner.keep import write_text
 from runner.records import Refused, Role, Source, SpeedtrapError, Verdict
+from runner.settings import MAX_AUDIT_SEED
 
 if TYPE_CHECKING:
     from runner.assemble import Values
@@ -33,14 +35,27 @@ def prepare(settings: Settings) -> Job:
         message = f"the baseline cannot be used: {model_cache.remedy(absent[0])}"
         raise SpeedtrapError(message)
     isolation, bwrap = sandbox.find_isolation(settings.sandbox)
+    clip = prompts.parse_clip(settings.clip) if settings.clip else preset.clip
+    source = prompts.audit_source(preset, settings.audit_prompts)
+    secret = secrets.randbelow(MAX_AUDIT_SEED)
+    audit_seed = secret if settings.audit_seed is None else settings.audit_seed
+    plan = prompts.with_audit(
+        prompts.plan(prompt_set, settings.batch_size, settings.seed),
+        source,
+        settings.audit_batches,
+        audit_seed,
+        has_floors=clip.is_meaningful,
+    )
     return Job(
         settings=settings,
         preset=preset,
         baseline=baseline,
         candidate=candidate,
         prompt_set=prompt_set,
-        plan=prompts.plan(prompt_set, settings.batch_size, settings.seed),
-        clip=prompts.parse_clip(settings.clip) if settings.clip else preset.clip,
+        plan=plan,
+        audit_seed=audit_seed,
+        audit_source=(source.name, source.digest),
+        clip=clip,
         mounts=mounts,
         isolation=isolation,
         bwrap=bwrap,

@@ -9,22 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from runner import paths, wire
-from runner.records import PlannedBatch, SpeedtrapError
+from runner import captions, paths, wire
+from runner.records import PlannedBatch, Purpose, SpeedtrapError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 WARMUP_BATCHES: Final = 1
 TINY_SD: Final = "speedtrap/tiny-sd"
 _COCO = re.compile(r"coco:(?P<count>[1-9][0-9]{0,5})(?:@(?P<dataset>.+))?")
+_SEEDS: Final = 2**32
+"""numpy's generator takes no seed from here on."""
 _COCO_TIMEOUT_S: Final = 300.0
 """Opening a cached data set takes seconds; on a slow network file system, minutes."""
 
@@ -44,10 +47,11 @@ class ClipModel:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What belongs to a kind of baseline."""
+    """What belongs to a kind of baseline. `grammar` is what audit prompts are drawn from."""
 
     name: str
     prompts: str
+    grammar: str
     clip: ClipModel
     target_speedup: float
 
@@ -64,8 +68,10 @@ class PromptSet:
 PRESETS: Final = {
     preset.name: preset
     for preset in (
-        Preset("embedded", "tiny-20", ClipModel("local-dir:tiny-clip", None), 1.5),
-        Preset("natural", "natural-20", ClipModel("ViT-g-14", "laion2b_s34b_b88k"), 10.0),
+        Preset("embedded", "tiny-20", "tiny", ClipModel("local-dir:tiny-clip", None), 1.5),
+        Preset(
+            "natural", "natural-20", "natural", ClipModel("ViT-g-14", "laion2b_s34b_b88k"), 10.0
+        ),
     )
 }
 
@@ -129,10 +135,73 @@ def plan(prompts: PromptSet, batch_size: int, seed: int) -> tuple[PlannedBatch, 
         PlannedBatch(
             seed=seed + number,
             prompts=prompts.prompts[start : start + batch_size],
-            timed=number >= WARMUP_BATCHES,
+            purpose=Purpose.FIXED if number >= WARMUP_BATCHES else Purpose.WARM_UP,
         )
         for number, start in enumerate(starts)
     )
+
+
+def audit_source(preset: Preset, file: Path | None) -> captions.Source:
+    """Where audit prompts come from: the private `file`, or the preset's grammar."""
+    if file is None:
+        return captions.from_grammar(preset.grammar)
+    try:
+        prompts = _from_text(file.name, file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        message = f"cannot read the audit prompts {file}: {error}; give a text file, one a line"
+        raise SpeedtrapError(message) from error
+    if not prompts.prompts:
+        message = f"{file} has no prompt; give a text file with a prompt a line"
+        raise SpeedtrapError(message)
+    return captions.from_prompts(file.name, prompts.digest, prompts.prompts)
+
+
+def with_audit(
+    fixed: Sequence[PlannedBatch],
+    source: captions.Source,
+    count: int | None,
+    seed: int,
+    *,
+    has_floors: bool = True,
+) -> tuple[PlannedBatch, ...]:
+    """Mix `count` audit batches among the timed ones of `fixed`, by the secret `seed`.
+
+    Without a `count`, there are as many as fixed ones. After all of them comes one audit batch once
+    more, and with `has_floors` the baseline gets every batch that counts with another seed: the
+    audit batches, or without any the fixed ones.
+    """
+    warm_up = [batch for batch in fixed if not batch.timed]
+    timed = [batch for batch in fixed if batch.timed]
+    rng = random.Random(seed)  # noqa: S311  (seeded by `secrets`; a run can be repeated)
+    audit = _draw_audit(fixed, source, len(timed) if count is None else count, rng)
+    mixed = [*timed, *audit]
+    rng.shuffle(mixed)
+    plan = [*warm_up, *mixed]
+    counting = Purpose.AUDIT if audit else Purpose.FIXED
+    places = [place for place, batch in enumerate(plan) if batch.purpose is counting]
+    if audit:
+        again = rng.choice(places)
+        plan.append(replace(plan[again], purpose=Purpose.REPEAT, of=again))
+    for place in places if has_floors else ():
+        other = _secret_seed(rng)
+        plan.append(replace(plan[place], purpose=Purpose.OTHER_SEED, of=place, seed=other))
+    return tuple(plan)
+
+
+def _draw_audit(
+    fixed: Sequence[PlannedBatch], source: captions.Source, count: int, rng: random.Random
+) -> list[PlannedBatch]:
+    size = len(fixed[0].prompts)
+    known = frozenset(prompt for batch in fixed for prompt in batch.prompts)
+    drawn = captions.draw_distinct(source, count * size, known, rng)
+    return [
+        PlannedBatch(_secret_seed(rng), tuple(drawn[n * size : (n + 1) * size]), Purpose.AUDIT)
+        for n in range(count)
+    ]
+
+
+def _secret_seed(rng: random.Random) -> int:
+    return rng.randrange(_SEEDS)
 
 
 def _from_text(name: str, text: str) -> PromptSet:

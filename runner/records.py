@@ -7,17 +7,18 @@ missing value is None (null in JSON) and never a number.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from runner.shapes import Usage
 
-SCHEMA_VERSION: Final = "1.1"
+SCHEMA_VERSION: Final = "1.2"
 
 
 class SpeedtrapError(Exception):
@@ -58,9 +59,11 @@ class Phase(enum.StrEnum):
 
 
 class IsolationPolicy(enum.StrEnum):
-    """What may stand between a candidate and the host."""
+    """What may stand between a candidate and the host; `AUTO` is the strongest that works."""
 
+    AUTO = "auto"
     BUBBLEWRAP = "bubblewrap"
+    LANDLOCK = "landlock"
     NONE = "none"
 
 
@@ -106,13 +109,42 @@ class Script:
         return own if 1 <= own <= self.line_count else None
 
 
+class Purpose(enum.StrEnum):
+    """What a batch is for.
+
+    FIXED batches hold the public prompts of the prompt set. AUDIT batches hold prompts that were
+    drawn for this run, with secret seeds. A REPEAT is an audit batch once more. OTHER_SEED is an
+    audit or fixed batch with another seed, for the baseline alone: how alike are two of its images?
+    """
+
+    WARM_UP = "warm-up"
+    FIXED = "fixed"
+    AUDIT = "audit"
+    REPEAT = "repeat"
+    OTHER_SEED = "other seed"
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedBatch:
-    """Prompts that are handed over together; `timed` is False for the warm-up."""
+    """Prompts that are handed over together.
+
+    `of` is the place in the plan of the batch that this one repeats, or gives another seed.
+    """
 
     seed: int
     prompts: tuple[str, ...]
-    timed: bool
+    purpose: Purpose
+    of: int | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether its time is part of a measurement."""
+        return self.purpose not in {Purpose.WARM_UP, Purpose.OTHER_SEED}
+
+    @property
+    def for_candidate(self) -> bool:
+        """Whether the candidate gets it too."""
+        return self.purpose is not Purpose.OTHER_SEED
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,21 +348,104 @@ class Configs(Record):
     candidate: Config | None = None
 
 
+class Likeness(Record):
+    """How alike two images of one prompt are."""
+
+    psnr_db: float = Field(ge=0, le=100, description="100 stands for equal images")
+    ssim: float = Field(ge=-1, le=1)
+    clip_cosine: float = Field(ge=-1, le=1, description="of their CLIP embeddings")
+
+
 class Batch(Record):
     """One witnessed batch of one side."""
 
-    phase: Literal["warm-up", "timed"]
+    phase: Literal["warm-up", "timed", "reference"]
+    purpose: Purpose
+    counts: bool = Field(description="whether speedup and quality stand on this batch")
     seed: int
-    time_s: float = Field(gt=0, description="prompts sent to last pixel received, in seconds")
+    time_s: float = Field(
+        gt=0, description="seconds from prompts sent to last pixel received, and `leftover_s`"
+    )
+    leftover_s: float = Field(
+        0.0, ge=0, description="seconds of work seen on the GPU after the last pixel"
+    )
     scores: tuple[float, ...] = Field(description="CLIP score of each image, 0 to 100")
+    same_seed: tuple[Likeness, ...] = Field(
+        (), description="each image with the baseline's of the same prompt and seed"
+    )
+    other_seed: tuple[Likeness, ...] = Field(
+        (), description="each image with the baseline's of the same prompt and another seed"
+    )
 
 
 class Side(Record):
     """The witness's record of one side."""
 
-    time_s: float = Field(gt=0, description="witnessed seconds of all timed batches together")
-    score: float = Field(ge=0, description="mean CLIP score of the timed batches' images")
+    time_s: float = Field(gt=0, description="witnessed seconds of the batches that count")
+    score: float = Field(ge=0, description="mean CLIP score of the images that count")
     batches: tuple[Batch, ...] = Field(description="every batch, warm-up included, in order")
+
+    @property
+    def counted(self) -> tuple[Batch, ...]:
+        """The batches that speedup and quality stand on."""
+        return tuple(batch for batch in self.batches if batch.counts)
+
+
+class Part(Record):
+    """Speed and quality on some of the batches."""
+
+    speedup: float = Field(description="baseline time / candidate time")
+    quality_loss: float | None = Field(description="1 - candidate score / baseline score")
+
+
+class Audit(Record):
+    """Public prompts held against prompts that nobody could know."""
+
+    seed: int = Field(description="repeats this run's prompts: --audit-seed; secret until its end")
+    prompts: Text = Field(description="the grammar or file that they were drawn from")
+    prompts_sha256: str
+    fixed: Part
+    audit: Part
+    fixed_faster: float = Field(
+        description="how many times faster fixed batches are, the baseline's own share taken out"
+    )
+    repeat_faster: float | None = Field(description="the same for prompts that came a second time")
+    tolerance: float = Field(description="up to here it may be noise, seen in the baseline's times")
+    fixed_better: float | None = Field(
+        description="percentage points of accuracy that fixed prompts score above audit prompts"
+    )
+    fixed_better_t: float | None = Field(description="the same in standard errors")
+    suspicion: Text | None = Field(description="what is beyond noise")
+
+
+class Floor(Record):
+    """How alike the baseline's images of different seeds are, and how alike the candidate's."""
+
+    mean: float
+    sd: float
+    at_least: float = Field(description="for the mean of the candidate's images")
+    image_at_least: float = Field(description="for each image; below, its CLIP score counts as 0")
+    seen: float = Field(description="mean of the candidate's images")
+
+
+class Fidelity(Record):
+    """The candidate's images held against the baseline's, of the same seed and of another."""
+
+    psnr_db: Floor
+    ssim: Floor
+    clip_cosine: Floor
+    images: int
+    discarded: int = Field(description="images whose CLIP score counts as 0")
+    below: tuple[str, ...] = Field(description="measures whose mean is below the floor")
+    tie_t: float = Field(
+        description="how much more alike to the same seed's image than to another's: mean"
+        " difference in SSIM, in standard errors"
+    )
+    tied_images: int = Field(description="images nearer to the same seed's than to another's")
+    tied: bool = Field(description="whether the images follow from the seed as the baseline's do")
+    credit: float = Field(
+        ge=0, le=1, description="share of the speedup that is credited: that of tied images"
+    )
 
 
 class Claim(Record):
@@ -369,6 +484,10 @@ class Isolation(Record):
     network: bool = Field(description="whether the candidate could reach a network")
     host_files: bool = Field(description="whether it could read the host's files")
     namespaces: tuple[str, ...] = ()
+    seccomp: bool = Field(default=False, description="whether its system calls were filtered")
+    gaps: tuple[str, ...] = Field(
+        default=(), description="what this back end does not deny, of what the others do"
+    )
 
 
 class Attempt(Record):
@@ -408,11 +527,14 @@ class Circumstances(Record):
 class Result(Record):
     """Everything that is said of one candidate. The published JSON Schema is made from this."""
 
-    schema_version: Literal["1.1"] = SCHEMA_VERSION
+    schema_version: Literal["1.2"] = SCHEMA_VERSION
     verdict: Verdict
     reason: Text
     passed: bool
     speedup: float | None = Field(None, description="baseline time / candidate time")
+    credited_speedup: float | None = Field(
+        None, description="less than the speedup where images are not tied; what the loss stands on"
+    )
     accuracy: float | None = Field(None, description="candidate score / baseline score")
     quality_loss: float | None = Field(None, description="1 - accuracy; negative: better")
     speed_achievement: float | None = Field(None, ge=0, le=1)
@@ -423,6 +545,10 @@ class Result(Record):
     baseline: Side | None = None
     candidate: Side | None = None
     claim: Claim | None = None
+    audit: Audit | None = None
+    fidelity: Fidelity | None = Field(
+        None, description="null: not measured, or the CLIP model's weights are random"
+    )
     config: Configs | None = Field(None, description="as read from the texts")
     config_match: ConfigMatch | None = Field(None, description="with the ground truth, if given")
     synthesised_baseline: Text | None = Field(
@@ -446,17 +572,18 @@ class Traces:
     """What came of one side besides times and scores.
 
     `report` is the untrusted text of its REPORT, None if it ended without one. `digests` are the
-    SHA-256 of each image's pixels, a tuple for each batch; `size_px` is (width, height).
+    SHA-256 of each image's pixels, by the place of its batch in the plan; `size_px` is (width,
+    height).
     """
 
     report: bytes | None = None
-    digests: tuple[tuple[str, ...], ...] = ()
+    digests: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     size_px: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Both sides as witnessed, and what the candidate's script printed (untrusted)."""
+    """Both sides as witnessed, and what both scripts printed (the candidate's is untrusted)."""
 
     baseline: Side
     candidate: Side
@@ -464,6 +591,7 @@ class Measured:
     order: Literal["alternate", "whole"]
     baseline_traces: Traces = Traces()
     candidate_traces: Traces = Traces()
+    baseline_stdout: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,6 +610,7 @@ class Judgement:
     verdict: Verdict
     reason: str
     speedup: float | None = None
+    credited_speedup: float | None = None
     accuracy: float | None = None
     speed_achievement: float | None = None
     accuracy_achievement: float | None = None

@@ -1,23 +1,25 @@
-"""Stage 10: the answer for people. Programs get `Result.model_dump_json`."""
+"""Stage 10: the answer for people. Programs get the result through `plain.json_text`."""
 
 from __future__ import annotations
 
-import unicodedata
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runner.plain import one_line
 from runner.records import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import TextIO
 
-    from runner.records import ConfigMatch, Result
+    from runner.records import ConfigMatch, Fidelity, Part, Result
 
 TRACEBACK_LINES: Final = 12
+_MAX_TRACEBACK_CHARS: Final = 500
+"""Of a line: a candidate may raise with a message of megabytes."""
 
 _NO_TERMINAL_COLUMNS: Final = 10_000
 
@@ -28,8 +30,20 @@ def show(result: Result, file: TextIO) -> None:
     console.print(grid(rows(result)))
     if result.failure is not None and result.failure.traceback.strip():
         last = result.failure.traceback.rstrip().splitlines()[-TRACEBACK_LINES:]
-        quoted = "\n".join(f"  | {printable(line)}" for line in last)
-        console.print(Text(f"\n{quoted}", style="dim"))
+        console.print()
+        console.print(_quoted(last))
+
+
+def _quoted(lines: Iterable[str]) -> Table:
+    """Lines behind a bar; what is folded in a narrow terminal stays behind it too."""
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for line in lines:
+        table.add_row(
+            Text("  |", style="dim"), Text(one_line(line, _MAX_TRACEBACK_CHARS), style="dim")
+        )
+    return table
 
 
 def grid(named: Iterable[tuple[str, str]]) -> Table:
@@ -38,13 +52,8 @@ def grid(named: Iterable[tuple[str, str]]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in named:
-        table.add_row(Text(name, style="dim"), Text(one_line(value)))
+        table.add_row(Text(one_line(name), style="dim"), Text(one_line(value)))
     return table
-
-
-def one_line(text: str) -> str:
-    """What is printable of a text, without line ends."""
-    return " ".join(printable(text).split("\n"))
 
 
 def console_for(file: TextIO) -> Console:
@@ -75,16 +84,6 @@ def rows(result: Result) -> Iterator[tuple[str, str]]:
             yield "warning", warning
 
 
-def printable(text: str) -> str:
-    """Text without control, format (bidi marks too) and unassigned characters, for a terminal."""
-    return "".join(
-        character
-        if character in "\t\n" or not unicodedata.category(character).startswith("C")
-        else "\N{REPLACEMENT CHARACTER}"
-        for character in text
-    )
-
-
 def _match(match: ConfigMatch) -> str:
     """How many fields match the ground truth, and which are not known."""
     unknown = ", ".join(one.field for one in match.fields if one.match is Outcome.UNKNOWN)
@@ -105,7 +104,9 @@ def _numbers(result: Result) -> Iterator[tuple[str, str]]:
     if result.speedup is not None:
         reached = f"{result.speed_achievement:.0%}" if result.speed_achievement is not None else "-"
         target = f"{result.target_speedup:g}x"
-        yield "speedup", f"{result.speedup:.3f}x   target {target}, achieved {reached}"
+        credited = result.credited_speedup
+        less = "" if credited in {None, result.speedup} else f" (credited: {credited:.3f}x)"
+        yield "speedup", f"{result.speedup:.3f}x{less}   target {target}, achieved {reached}"
     if result.quality_loss is not None and result.accuracy_achievement is not None:
         target = f"{result.target_quality_loss:.2%}"
         reached = f"{result.accuracy_achievement:.0%}"
@@ -116,8 +117,24 @@ def _numbers(result: Result) -> Iterator[tuple[str, str]]:
 def _sides(result: Result) -> Iterator[tuple[str, str]]:
     for name, side in (("baseline", result.baseline), ("candidate", result.candidate)):
         if side is not None:
-            timed = [batch for batch in side.batches if batch.phase == "timed"]
-            images = sum(len(batch.scores) for batch in timed)
+            images = sum(len(batch.scores) for batch in side.counted)
             yield name, f"{side.time_s:.3f} s for {images} images, CLIP score {side.score:.3f}"
+    if result.audit is not None:
+        yield "public prompts", f"{_part(result.audit.fixed)}; fresh: {_part(result.audit.audit)}"
+    if result.fidelity is not None:
+        yield "fidelity", _fidelity(result.fidelity)
     if result.claim is not None:
         yield "claim", f"{result.claim.time_s:.3f} s, CLIP score {result.claim.score:.3f}"
+
+
+def _part(part: Part) -> str:
+    quality = "-" if part.quality_loss is None else f"{part.quality_loss:.2%}"
+    return f"{part.speedup:.3f}x, quality loss {quality}"
+
+
+def _fidelity(fidelity: Fidelity) -> str:
+    """The candidate's likeness to the baseline's images, and the floors that other seeds give."""
+    psnr, ssim, cosine = fidelity.psnr_db, fidelity.ssim, fidelity.clip_cosine
+    seen = f"PSNR {psnr.seen:.1f} dB, SSIM {ssim.seen:.3f}, CLIP {cosine.seen:.3f}"
+    floor = f"{psnr.at_least:.1f}, {ssim.at_least:.3f}, {cosine.at_least:.3f}"
+    return f"{seen}   floors {floor}; {fidelity.tied_images} of {fidelity.images} images tied"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
-from runner import exchange, gpu, prepare, scorer, verify
+from runner import exchange, gpu, prepare, sandbox, scorer, verify
 from runner.account import Account
 from runner.keep import Keeper
 from runner.progress import Silent
@@ -78,10 +77,12 @@ def witness(scripts: Mapping[Role, Script], account: Account, nvml: Nvml) -> Mea
             account.device = lease.device
             watch = stack.enter_context(gpu.Watch(nvml, lease.device.uuid))
             try:
-                outcome: Measured | Refused = _measure(scripts, lease, account)
+                outcome: Measured | Refused = _measure(scripts, lease, account, nvml)
                 again = None
             except WorkerLostError as lost:
-                outcome = verify.explain(lost, scripts[lost.role])
+                outcome = verify.explain(
+                    lost, scripts[lost.role], card_was_full=gpu.was_full(watch.seen)
+                )
                 again = _what_next(lost, outcome, account, watch.seen)
                 if again is None and lost.role is Role.BASELINE:
                     outcome = _without_baseline(outcome, account.job)
@@ -100,7 +101,9 @@ def _what_next(
 ) -> gpu.Again | None:
     """Whether the pair may run again; a worker that is lost before its file is our own failure."""
     is_shared = account.order == "alternate"
-    again = gpu.after_loss(refused.verdict, lost.phase, seen, shared_with_baseline=is_shared)
+    # A candidate that takes the memory of its baseline chooses nothing by that: both start over.
+    phase = Phase.LOAD if lost.role is Role.BASELINE else lost.phase
+    again = gpu.after_loss(refused.verdict, phase, seen, shared_with_baseline=is_shared)
     if lost.phase is Phase.IMPORTS:
         message = (
             f"the {lost.role}'s worker failed before any code of its file ran: {refused.reason}"
@@ -122,23 +125,28 @@ def _without_baseline(refused: Refused, job: Job) -> Refused:
     raise SpeedtrapError(message)
 
 
-def _measure(scripts: Mapping[Role, Script], lease: Lease, account: Account) -> Measured:
+def _measure(
+    scripts: Mapping[Role, Script], lease: Lease, account: Account, nvml: Nvml
+) -> Measured:
     """Start scorer and workers side by side, exchange all batches, and end everything."""
     job = account.job
     account.display.begin("starting scorer and workers")
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="speedtrap-")))
+        scratch = stack.enter_context(sandbox.scratch_folder())
         judge = stack.enter_context(scorer.start(job.clip, lease.device))
-        starter = Starter(account, lease, judge, stack, scratch)
+        idle = gpu.Idle(nvml, lease.device.uuid)
+        starter = Starter(account, lease, stack, scratch, idle.wait_until_idle)
         turns = {role: starter.start(role, script) for role, script in scripts.items()}
         with account.phase("imports"):
             exchange.wait_for_imports([turn.side for turn in turns.values()])
             judge.wait_until_loaded()
         with account.phase("exchange"):
-            return exchange.run(
+            measured = exchange.run(
                 turns[Role.BASELINE],
                 turns[Role.CANDIDATE],
-                job.plan,
+                exchange.Gallery(job.plan, judge),
                 account.order,
                 account.display,
             )
+        account.blind(idle)
+        return measured

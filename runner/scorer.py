@@ -15,7 +15,7 @@ import time
 from typing import IO, TYPE_CHECKING, Final, NoReturn, Self
 
 from runner import paths, wire
-from runner.records import SpeedtrapError
+from runner.records import Likeness, SpeedtrapError
 from runner.wire import Channel, Kind
 
 if TYPE_CHECKING:
@@ -63,18 +63,37 @@ class Scorer:
 
         Raises `SpeedtrapError` when the scorer fails, which is never the candidate's fault.
         """
+        request = [
+            (Kind.BATCH, wire.pack_batch(0, prompts)),
+            (Kind.IMAGES, wire.pack_images(images)),
+        ]
+        return self._ask(request, len(images))
+
+    def compare(self, references: Sequence[Image], images: Sequence[Image]) -> list[Likeness]:
+        """How alike the images of each pair are, which must be of one size; raises as `score`."""
+        request = [(Kind.COMPARE, b"")]
+        request += [(Kind.IMAGES, wire.pack_images(side)) for side in (references, images)]
+        numbers = self._ask(request, wire.LIKENESS_COUNT * len(images))
+        return [
+            Likeness(psnr_db=psnr_db, ssim=ssim, clip_cosine=clip_cosine)
+            for psnr_db, ssim, clip_cosine in zip(
+                *[iter(numbers)] * wire.LIKENESS_COUNT, strict=True
+            )
+        ]
+
+    def _ask(self, request: Sequence[tuple[Kind, bytes]], count: int) -> list[float]:
+        """Send a request's frames and return its `count` numbers."""
         deadline_s = time.monotonic() + SCORE_TIMEOUT_S
         try:
-            self._channel.send(Kind.BATCH, wire.pack_batch(0, prompts), deadline_s)
-            self._channel.send(Kind.IMAGES, wire.pack_images(images), deadline_s)
-            answer = self._channel.receive({Kind.SCORES}, deadline_s)
-            scores = wire.unpack_scores(answer.payload)
+            for kind, payload in request:
+                self._channel.send(kind, payload, deadline_s)
+            numbers = wire.unpack_scores(self._channel.receive({Kind.SCORES}, deadline_s).payload)
         except (wire.WireError, wire.DeadlineError) as error:
             self._fail("the CLIP scorer failed", error)
-        if len(scores) != len(images):
-            message = f"the CLIP scorer answered {len(scores)} scores for {len(images)} images"
+        if len(numbers) != count:
+            message = f"the CLIP scorer answered {len(numbers)} numbers, not {count}"
             raise SpeedtrapError(message)
-        return scores
+        return numbers
 
     def _fail(self, what: str, error: Exception) -> NoReturn:
         self._process.kill()

@@ -17,6 +17,9 @@ from runner.records import BaselinePrecision, IsolationPolicy, SpeedtrapError
 
 MAX_SEED: Final = 2**31
 """Batches count up from the seed, and numpy's generator takes no seed from 2**32 on."""
+MAX_AUDIT_SEED: Final = 2**53
+"""Any JSON reader keeps whole numbers exactly up to here."""
+MAX_AUDIT_BATCHES: Final = 1000
 MAX_TIMEOUT_S: Final = 365 * 86400.0
 """Sockets take no longer timeout than some centuries."""
 
@@ -30,6 +33,11 @@ class Settings:
     Without a `baseline`, one is made from the candidate's text, in `baseline_precision`, and also
     written to `save_baseline`. `against` is a ground truth; `fields` of its config are compared,
     less `open_fields`, before a device is taken.
+    `audit_batches` with prompts that were drawn for this run are mixed among the fixed ones; None:
+    as many, 0: none, and the numbers stand on public prompts. They come from `audit_prompts` (a
+    private text file, a prompt a line) or else from the preset's grammar. `audit_seed` repeats
+    those of an earlier run; None: secret. `allow_untied` accepts images that do not follow from the
+    seed as the baseline's do, from a sampler that adds noise for one.
     Raises `SpeedtrapError` for a value out of its range.
     """
 
@@ -46,7 +54,7 @@ class Settings:
     wait_s: float = 600.0
     timeout_s: float = 600.0
     memory_limit_bytes: int | None = None
-    sandbox: IsolationPolicy = IsolationPolicy.BUBBLEWRAP
+    sandbox: IsolationPolicy = IsolationPolicy.AUTO
     stand_ins: Mapping[str, str] = Field(default_factory=dict)
     readable: tuple[Path, ...] = ()
     keep: Path | None = None
@@ -55,6 +63,10 @@ class Settings:
     against: Path | None = None
     fields: tuple[str, ...] = compare.REQUIRED
     open_fields: tuple[str, ...] = ()
+    audit_batches: int | None = None
+    audit_prompts: Path | None = None
+    audit_seed: int | None = None
+    allow_untied: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
@@ -72,6 +84,14 @@ class Settings:
         if self.keep is not None and self.keep.exists():
             _require(self.keep.is_dir(), f"{self.keep} is not a folder; --keep takes a folder")
             _require(os.access(self.keep, os.W_OK), f"{self.keep} is not writable")
+        _require(
+            self.audit_batches is None or 0 <= self.audit_batches <= MAX_AUDIT_BATCHES,
+            f"the number of audit batches must be 0 to {MAX_AUDIT_BATCHES}",
+        )
+        _require(
+            self.audit_seed is None or 0 <= self.audit_seed < MAX_AUDIT_SEED,
+            f"the audit seed must be in 0 to {MAX_AUDIT_SEED - 1}",
+        )
         compare.check_fields((*self.fields, *self.open_fields))
         if self.save_baseline is not None:
             _require(self.baseline is None, "--save-baseline writes the baseline that is made here")

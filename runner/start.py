@@ -9,24 +9,28 @@ from runner import exchange, sandbox
 from runner import worker as workers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import ExitStack
     from pathlib import Path
 
     from runner.account import Account
-    from runner.exchange import Judge, Turn
+    from runner.exchange import Turn
     from runner.gpu import Lease
     from runner.records import Role, Script
 
 
 @dataclass(frozen=True, slots=True)
 class Starter:
-    """Starts a side's worker behind the sandbox; `stack` ends it."""
+    """Starts a side's worker behind the sandbox; `stack` ends it.
+
+    `leftover_s`: see `exchange.Turn`.
+    """
 
     account: Account
     lease: Lease
-    judge: Judge
     stack: ExitStack
     scratch: Path
+    leftover_s: Callable[[float], float] = lambda _limit_s: 0.0
 
     def start(self, role: Role, script: Script) -> Turn:
         """Start one side; it imports while the caller goes on."""
@@ -44,4 +48,4 @@ class Starter:
         side = workers.start(role, box.prepare(script.text), settings.memory_limit())
         self.stack.callback(account.keep_output, side)
         self.stack.enter_context(side)
-        return exchange.Turn(side, self.judge, account.keeper.images, settings.timeout_s, [])
+        return exchange.Turn(side, account.keeper.images, settings.timeout_s, self.leftover_s)

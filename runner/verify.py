@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from runner import loss
-from runner.records import Claim, Failure, Judgement, Phase, Refused, Verdict
+from runner.records import Claim, Failure, Judgement, Phase, Purpose, Refused, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from runner.records import Ending, Measured, Script, WorkerLostError
+    from runner.records import (
+        Audit,
+        Ending,
+        Fidelity,
+        Measured,
+        Script,
+        Side,
+        WorkerLostError,
+    )
 
 EXIT_BAD_OUTPUT: Final = 64
 """Exit status with which the exec block refuses what `inference` returned."""
@@ -25,9 +34,11 @@ EXIT_USAGE: Final = 2
 
 CLAIM_TIME_SHARE: Final = 0.2
 CLAIM_TIME_S_PER_BATCH: Final = 0.1
+CLAIM_OVERHEADS: Final = 4.0
 """A claim's clock stops at the last synchronisation, the witness's after conversion to pixels and
-transfer: milliseconds a batch, up to tens on a busy host. The claim is never used as a number, so
-the tolerance may be wide; it has to tell a different clock from a slow pipe."""
+transfer, and a process that was stopped wakes first: milliseconds a batch, on a busy host up to
+seconds. How long that takes here and now, the baseline's claim shows. The claim is never used as a
+number, so the tolerance may be wide; it has to tell a different clock from a slow pipe."""
 CLAIM_SCORE: Final = 1e-3
 """The script prints the mean of scores that it was sent: only rounding may differ."""
 
@@ -48,7 +59,6 @@ _EXCEPTION = re.compile(
 _USAGE = re.compile(r"^(?:candidate\.py: error|Error): (.*)$", re.MULTILINE)
 _OOM = re.compile(
     r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
-    r"|^MemoryError"
 )
 _IGNORED = re.compile(
     r"^Exception ignored in: .*\n(?:Traceback .*\n(?:[ \t].*\n)*(?:\S.*\n?)?)?", re.MULTILINE
@@ -64,11 +74,14 @@ class Targets:
     quality_loss: float
 
 
-def explain(lost: WorkerLostError, script: Script) -> Refused:
-    """Turn the end of a worker into a verdict, in terms of the candidate's own file."""
+def explain(lost: WorkerLostError, script: Script, *, card_was_full: bool) -> Refused:
+    """Turn the end of a worker into a verdict, in terms of the candidate's own file.
+
+    `card_was_full` is what NVML saw; what a process says of memory does not make it an `oom`.
+    """
     ending = lost.ending
     line = _own_line(ending.stderr, script)
-    verdict, message = _why(ending, lost.phase)
+    verdict, message = _why(ending, lost.phase, card_was_full=card_was_full)
     where = f"{script.source}:{line}: " if line is not None else f"{script.source}: "
     return Refused(
         verdict,
@@ -83,35 +96,120 @@ def explain(lost: WorkerLostError, script: Script) -> Refused:
     )
 
 
-def judge(measured: Measured, targets: Targets) -> Judgement:
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was found out about the measured sides.
+
+    `scores` are the CLIP scores of the candidate's images that count, 0 for those that are not like
+    the baseline's. `allow_untied`: see `Settings`.
+    """
+
+    measured: Measured
+    scores: Sequence[float]
+    audit: Audit | None = None
+    fidelity: Fidelity | None = None
+    duplicates: int = 0
+    allow_untied: bool = False
+
+
+def judge(evidence: Evidence, targets: Targets) -> Judgement:
     """Hold both sides' records against each other and against the targets."""
+    measured = evidence.measured
     claim = read_claim(measured.claim_stdout)
-    if problem := tampering(claim, measured):
-        return Judgement(Verdict.TAMPERED, problem, claim=claim)
+    if refusal := _refusal(claim, evidence):
+        return Judgement(*refusal, claim=claim)
     baseline, candidate = measured.baseline, measured.candidate
     speedup = baseline.time_s / candidate.time_s
-    speed_achievement = loss.speed_achievement(speedup, targets.speedup)
+    credited = speedup * _credit(evidence)
+    speed_achievement = loss.speed_achievement(credited, targets.speedup)
     if baseline.score <= 0:
         reason = "the baseline's images have a CLIP score of 0, so there is no quality to compare"
         return Judgement(
             Verdict.INCONCLUSIVE,
             reason,
             speedup=speedup,
+            credited_speedup=credited,
             speed_achievement=speed_achievement,
             claim=claim,
         )
-    accuracy = candidate.score / baseline.score
-    verdict, reason = _against_targets(speedup, 1 - accuracy, targets)
-    return Judgement(
+    accuracy = math.fsum(evidence.scores) / len(evidence.scores) / baseline.score
+    verdict, reason = _against_targets(credited, 1 - accuracy, targets)
+    if verdict is Verdict.QUALITY_THRESHOLD_EXCEEDED:
+        reason += _unlike(evidence.fidelity)
+    elif verdict is Verdict.SPEEDUP_TARGET_NOT_MET:
+        reason += _uncredited(speedup, credited, evidence.fidelity)
+    judgement = Judgement(
         verdict,
         reason,
         speedup=speedup,
+        credited_speedup=credited,
         accuracy=accuracy,
         speed_achievement=speed_achievement,
         accuracy_achievement=loss.accuracy_achievement(1 - accuracy, targets.quality_loss),
-        loss=loss.loss(speedup, 1 - accuracy, targets.speedup, targets.quality_loss),
+        loss=loss.loss(credited, 1 - accuracy, targets.speedup, targets.quality_loss),
         claim=claim,
     )
+    return judgement if _is_tied(evidence) else _untied(judgement)
+
+
+def _refusal(claim: Claim | None, evidence: Evidence) -> tuple[Verdict, str] | None:
+    """Why there is nothing to measure here, if so."""
+    if problem := tampering(claim, evidence.measured):
+        return Verdict.TAMPERED, problem
+    if evidence.audit and evidence.audit.suspicion:
+        return Verdict.TAMPERED, evidence.audit.suspicion
+    if evidence.duplicates:
+        reason = f"returned {evidence.duplicates} images again for other prompts or seeds"
+        return Verdict.BAD_OUTPUT, reason
+    return None
+
+
+def _unlike(fidelity: Fidelity | None) -> str:
+    """What of a quality loss comes from images that are not the baseline's."""
+    if fidelity is None:
+        return ""
+    if fidelity.below:
+        names = ", ".join(fidelity.below)
+        return f": the images are less like the baseline's than another seed's are ({names})"
+    if fidelity.discarded:
+        return (
+            f": {fidelity.discarded} of {fidelity.images} images are nothing like the baseline's"
+            " and count as 0"
+        )
+    return ""
+
+
+def _uncredited(speedup: float, credited: float, fidelity: Fidelity | None) -> str:
+    """Why less than the speedup is credited."""
+    if fidelity is None or credited >= speedup:
+        return ""
+    return (
+        f": {speedup:.2f} were measured, but only {fidelity.tied_images} of {fidelity.images}"
+        " images are more like the baseline's of their seed than like another's"
+    )
+
+
+def _credit(evidence: Evidence) -> float:
+    """Share of the speedup that counts."""
+    if evidence.fidelity is None or evidence.allow_untied:
+        return 1.0
+    return evidence.fidelity.credit
+
+
+def _is_tied(evidence: Evidence) -> bool:
+    fidelity = evidence.fidelity
+    return evidence.allow_untied or fidelity is None or fidelity.tied or bool(fidelity.below)
+
+
+def _untied(judgement: Judgement) -> Judgement:
+    """No number for images of which nothing shows that they follow from the seed."""
+    reason = (
+        "the images are no more like the baseline's of the same seed than like those of another:"
+        " nothing shows that they come from the pipeline. Draw noise as the baseline does (global"
+        " generator, one draw for the batch, a sampler that adds none); where the task allows"
+        " another way, score with --allow-untied"
+    )
+    return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=reason, loss=None)
 
 
 def read_claim(stdout: str) -> Claim | None:
@@ -122,17 +220,46 @@ def read_claim(stdout: str) -> Claim | None:
 
 
 def tampering(claim: Claim | None, measured: Measured) -> str | None:
-    """How the claim contradicts the witness; None when it does not."""
+    """How the claim contradicts the witness; None when it does not.
+
+    The script cannot tell which batches count: its claim is about all but the warm-up.
+    """
+    results = _results(measured.claim_stdout)
     if claim is None:
-        return "the last line of stdout is not the script's `time,score`"
-    side = measured.candidate
-    timed = sum(batch.phase == "timed" for batch in side.batches)
-    tolerance_s = CLAIM_TIME_SHARE * side.time_s + CLAIM_TIME_S_PER_BATCH * timed
-    if abs(claim.time_s - side.time_s) > tolerance_s:
-        return f"claims {claim.time_s:.3f} s, the witness saw {side.time_s:.3f} s"
-    if abs(claim.score - side.score) > CLAIM_SCORE:
-        return f"claims a CLIP score of {claim.score:.3f}, the witness saw {side.score:.3f}"
+        after = "there is output after it" if results else "there is none"
+        return f"the last line of stdout is not the script's `time,score`: {after}"
+    if len(results) > 1:
+        return f"printed {len(results)} result lines: {', '.join(results[:3])}"
+    time_s, score, count = _witnessed(measured.candidate)
+    late_s = CLAIM_OVERHEADS * _overhead_s(measured)
+    tolerance_s = CLAIM_TIME_SHARE * time_s + count * max(CLAIM_TIME_S_PER_BATCH, late_s)
+    if abs(claim.time_s - time_s) > tolerance_s:
+        return f"claims {claim.time_s:.3f} s, the witness saw {time_s:.3f} s"
+    if abs(claim.score - score) > CLAIM_SCORE:
+        return f"claims a CLIP score of {claim.score:.3f}, the witness saw {score:.3f}"
     return None
+
+
+def _witnessed(side: Side) -> tuple[float, float, int]:
+    """Seconds, mean score and number of the batches that a script's claim is about."""
+    timed = [batch for batch in side.batches if batch.purpose is not Purpose.WARM_UP]
+    scores = [score for batch in timed for score in batch.scores]
+    time_s = math.fsum(batch.time_s - batch.leftover_s for batch in timed)
+    return time_s, math.fsum(scores) / len(scores), len(timed)
+
+
+def _overhead_s(measured: Measured) -> float:
+    """Seconds a batch by which the witness saw the baseline take longer than it says."""
+    claim = read_claim(measured.baseline_stdout)
+    if claim is None:
+        return 0.0
+    time_s, _, count = _witnessed(measured.baseline)
+    return max(0.0, time_s - claim.time_s) / count
+
+
+def _results(stdout: str) -> list[str]:
+    """Every line of stdout that looks like a result."""
+    return [line.strip() for line in stdout.splitlines() if _CLAIM.fullmatch(line.strip())]
 
 
 def _against_targets(speedup: float, quality_loss: float, targets: Targets) -> tuple[Verdict, str]:
@@ -145,7 +272,7 @@ def _against_targets(speedup: float, quality_loss: float, targets: Targets) -> t
     return Verdict.OK, ""
 
 
-def _why(ending: Ending, phase: Phase) -> tuple[Verdict, str]:
+def _why(ending: Ending, phase: Phase, *, card_was_full: bool) -> tuple[Verdict, str]:
     if ending.breach is not None:
         return ending.breach, ending.breach_reason
     message = _usage(ending) or _last_message(ending.stderr)
@@ -154,12 +281,20 @@ def _why(ending: Ending, phase: Phase) -> tuple[Verdict, str]:
         verdict = Verdict.BAD_OUTPUT if is_output else Verdict.CRASHED
         return verdict, message.removeprefix(_OURS)
     if _OOM.search(message):
-        return Verdict.OOM, message
+        seen = "" if card_was_full else " (the card was not seen full)"
+        return Verdict.OOM if card_was_full else Verdict.CRASHED, message + seen
     if ending.returncode > _SIGNAL_BASE:
         return _by_signal(ending.returncode - _SIGNAL_BASE, phase)
     if ending.returncode == 0:
-        return Verdict.CRASHED, f"exited with status 0 in the {phase} phase, before it was done"
+        return _left_early(ending, phase)
     return Verdict.CRASHED, message or f"exited with status {ending.returncode}"
+
+
+def _left_early(ending: Ending, phase: Phase) -> tuple[Verdict, str]:
+    seen = f"exited with status 0 in the {phase} phase, before it was done"
+    if results := _results(ending.stdout):
+        return Verdict.TAMPERED, f"{seen}, and claims {results[-1]}"
+    return Verdict.CRASHED, seen
 
 
 def _usage(ending: Ending) -> str:
@@ -175,10 +310,8 @@ def _by_signal(number: int, phase: Phase) -> tuple[Verdict, str]:
         name = signal.Signals(number).name
     except ValueError:
         name = f"signal {number}"
-    if number == signal.SIGKILL:
-        message = f"was killed in the {phase} phase, probably by the kernel for lack of memory"
-        return Verdict.OOM, message
-    return Verdict.CRASHED, f"was ended by {name} in the {phase} phase"
+    by = " (by itself, or by the kernel for lack of memory)" if number == signal.SIGKILL else ""
+    return Verdict.CRASHED, f"was ended by {name} in the {phase} phase{by}"
 
 
 def _last_message(stderr: str) -> str:
@@ -221,4 +354,5 @@ def _traceback(stderr: str, script: Script) -> str:
         line = script.original_line(int(match[1]))
         return match[0] if line is None else f'File "{script.source}", line {line}'
 
-    return _FRAME.sub(original, _EXTENSIONS.sub("", stderr))[-TRACEBACK_CHARS:]
+    end = _EXTENSIONS.sub("", stderr)[-TRACEBACK_CHARS:]  # a long path would come in many times
+    return _FRAME.sub(original, end)[-TRACEBACK_CHARS:]

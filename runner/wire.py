@@ -26,7 +26,8 @@ The conversation of a worker (C is the controller, W the worker):
     C END     no more batches, sent instead of BATCH
     W REPORT  what it says of its pipeline, as JSON text; it may also just end
 
-The scorer speaks the same frames: C BATCH + IMAGES, S SCORES (one number an image).
+The scorer speaks the same frames: C BATCH + IMAGES, S SCORES (one number an image); and to compare
+images in pairs, C COMPARE + IMAGES + IMAGES, S SCORES (`LIKENESS_COUNT` numbers a pair).
 
 Only the standard library is imported here: the very same file is mounted into the sandbox and is
 all of Speedtrap that a candidate's process can see.
@@ -59,6 +60,8 @@ MAX_BATCH: Final = 64
 MAX_SIDE_PX: Final = 4096
 """Longest image side; the largest sizes that current pipelines are trained for are below this."""
 MAX_PROMPT_BYTES: Final = 8192
+LIKENESS_COUNT: Final = 3
+"""Numbers that say how alike two images are: PSNR, SSIM, cosine of their CLIP embeddings."""
 MAX_PIXEL_BYTES: Final = 256 * 1024 * 1024
 """Most pixel bytes in a batch: five images of 4096 x 4096, or 64 of 1024 x 1024."""
 MAX_REPORT_BYTES: Final = 4 * 1024 * 1024
@@ -81,6 +84,7 @@ class Kind(enum.IntEnum):
     END = 7
     SCORES = 8
     REPORT = 9
+    COMPARE = 10
 
 
 MAX_PAYLOAD_BYTES: Final[dict[Kind, int]] = {
@@ -91,8 +95,9 @@ MAX_PAYLOAD_BYTES: Final[dict[Kind, int]] = {
     Kind.IMAGES: _COUNT.size + MAX_BATCH * _SIZE.size + MAX_PIXEL_BYTES,
     Kind.SCORE: _DOUBLE.size,
     Kind.END: 0,
-    Kind.SCORES: _COUNT.size + MAX_BATCH * _DOUBLE.size,
+    Kind.SCORES: _COUNT.size + MAX_BATCH * LIKENESS_COUNT * _DOUBLE.size,
     Kind.REPORT: MAX_REPORT_BYTES,
+    Kind.COMPARE: 0,
 }
 
 
@@ -330,7 +335,7 @@ def unpack_score(payload: bytes | bytearray) -> float:
 
 
 def pack_scores(scores: Sequence[float]) -> bytes:
-    """Payload of SCORES: one finite number an image, at most 64."""
+    """Payload of SCORES: finite numbers: one an image, or `LIKENESS_COUNT` a pair of them."""
     return _COUNT.pack(len(scores)) + b"".join(_DOUBLE.pack(score) for score in scores)
 
 

@@ -12,7 +12,13 @@ Theory of operation
 A worker is joined to the controller by three things: a socket that carries the protocol of
 `wire`, and the pipes of its stdout and stderr. Two threads drain the pipes all the while it runs
 (a full pipe would stop the candidate and look like slowness), keep a bounded head and tail, and
-end a worker that writes without end. A third thread watches its memory and counts its processes.
+end a worker that writes without end. A third thread watches its memory and counts its processes
+and open files.
+
+A worker runs only while it is its turn: `freeze` stops every process of it (see `processes`),
+`thaw` lets it go on. It may be ended while frozen; a fatal signal does not wait. Only the outermost
+process is in sight of a terminal's or a supervisor's signals, and it dies with the controller
+frozen or not.
 
 The controller waits for a worker only under a deadline. A worker that overruns one first gets
 SIGABRT, on which Python's fault handler prints where the program stood; then it is killed. Killing
@@ -26,7 +32,6 @@ started from a thread that outlives it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -34,18 +39,18 @@ import subprocess
 import threading
 import time
 from collections import deque
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NoReturn, Self
 
-import psutil
-
-from runner import wire
+from runner import footprint, processes, wire
 from runner.records import Ending, Phase, Role, SpeedtrapError, Verdict, WorkerLostError
+from runner.sandbox import PROCESS_LIMIT
 from runner.wire import Channel, ChannelClosedError, DeadlineError, Frame, Kind, WireError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
+
+    from runner.processes import Process, Stat
 
 KEPT_BYTES: Final = 256 * 1024
 """Head and tail that are kept of each output stream, each; far longer than any traceback."""
@@ -61,10 +66,9 @@ KILL_GRACE_S: Final = 20.0
 """For the kernel to take down a killed namespace; tens of GB of pinned memory take seconds."""
 HOLD_GRACE_S: Final = 1.0
 """For a process to stop after SIGSTOP: it finishes the system call that it is in."""
+FREEZE_LIMIT_S: Final = 10.0
+"""For every process to stop; milliseconds, but a busy host may not run a thread for a while."""
 WATCH_PERIOD_S: Final = 0.2
-TASK_LIMIT: Final = 4096
-"""Processes and threads of a worker; its RLIMIT_NPROC of this size does not bind root's children.
-torch, OpenMP and inductor start several per core of a large host."""
 _READ_BYTES: Final = 65536
 
 
@@ -127,12 +131,14 @@ class Worker:
         self.role = role
         self.phase = Phase.IMPORTS
         self._process = process
-        self._outermost = psutil.Process(process.pid)
+        self._outermost = processes.identify(process.pid)
+        self._freezer = processes.Freezer(self._outermost)
+        self._is_frozen = False
         self._family_lock = threading.Lock()
         self._channel = Channel(connection)
         self._breach: tuple[Verdict, str] | None = None
         self._breach_lock = threading.Lock()
-        self._family: set[psutil.Process] = set()
+        self._family: set[Process] = set()
         self._memory_limit_bytes = memory_limit_bytes
         self._stopping = threading.Event()
         assert process.stdout is not None  # both are pipes, as asked for
@@ -186,6 +192,23 @@ class Worker:
             self.refuse(Verdict.TAMPERED, f"broke the protocol: {error}")
         return frame
 
+    def freeze(self) -> None:
+        """Stop every process of this worker, and see it stopped; takes about a millisecond.
+
+        Raises `WorkerLostError` if one cannot be stopped, or if the worker has ended. What it had
+        given to its GPU before goes on there.
+        """
+        self._is_frozen = True
+        if not self._freezer.freeze(FREEZE_LIMIT_S):
+            self.refuse(Verdict.TAMPERED, "could not be stopped between its batches")
+        if self._process.poll() is not None:
+            self._lost_channel()
+
+    def thaw(self) -> None:
+        """Let every process of this worker go on; nothing happens to one that runs."""
+        self._freezer.thaw()
+        self._is_frozen = False
+
     def refuse(self, verdict: Verdict, reason: str) -> NoReturn:
         """End the worker for `reason` and raise `WorkerLostError`."""
         self._note_breach(verdict, reason)
@@ -210,8 +233,7 @@ class Worker:
         self._kill()
         self._channel.close()
         self._watchdog.join()
-        _, alive = psutil.wait_procs(list(self._family), timeout=KILL_GRACE_S)
-        if alive:
+        if alive := processes.wait_until_gone(self._family, KILL_GRACE_S):
             pids = ", ".join(str(process.pid) for process in alive)
             message = f"processes of the {self.role} cannot be ended: {pids}; end them by hand"
             raise SpeedtrapError(message)
@@ -259,34 +281,35 @@ class Worker:
         while not self._stopping.wait(WATCH_PERIOD_S):
             family = self._enumerate()
             self._forget_the_dead()
-            if breach := _too_many(family) or _too_large(family, self._memory_limit_bytes):
+            if breach := _too_much(family, self._memory_limit_bytes):
                 self._note_breach(*breach)
                 self._dump_stack(BREACH_DUMP_GRACE_S)
                 self._process.kill()
                 return
 
-    def _enumerate(self) -> list[psutil.Process]:
+    def _enumerate(self) -> list[Stat]:
         """All live processes of this worker; those ever seen are remembered for `close`."""
-        try:
-            family = [self._outermost, *self._outermost.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+        family = processes.family(self._outermost)
         with self._family_lock:
-            self._family.update(family)
+            self._family.update(one.process for one in family)
         return family
 
     def _forget_the_dead(self) -> None:
         with self._family_lock:
-            self._family = {process for process in self._family if process.is_running()}
+            self._family = {process for process in self._family if process.is_alive()}
 
     def _dump_stack(self, grace_s: float) -> None:
-        """Let Python's fault handler print where the script stands, then go on."""
-        for process in self._enumerate():
-            with contextlib.suppress(psutil.Error):
-                if not _BWRAP.search(process.name()):
-                    process.send_signal(signal.SIGABRT)
-                    process.wait(grace_s)
-                    return
+        """Let Python's fault handler print where the script stands, then go on.
+
+        A frozen worker cannot, and was not running its own code when it was stopped for something.
+        """
+        if self._is_frozen:
+            return
+        for one in self._enumerate():
+            if not _BWRAP.search(one.name):
+                one.process.send(signal.SIGABRT)
+                processes.wait_until_gone([one.process], grace_s)
+                return
 
     def _kill(self) -> None:
         """Kill the outermost process and all that were ever seen below it and live.
@@ -300,8 +323,7 @@ class Worker:
         self._process.kill()
         with self._family_lock:
             for process in self._family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+                process.send(signal.SIGKILL)
         self._process.wait(KILL_GRACE_S)
 
     def _hold_outermost(self) -> None:
@@ -311,12 +333,9 @@ class Worker:
         not yet ask to die with its parent.
         """
         deadline_s = time.monotonic() + HOLD_GRACE_S
-        with contextlib.suppress(psutil.NoSuchProcess):
-            self._outermost.suspend()
-            while time.monotonic() < deadline_s:
-                if self._outermost.status() in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}:
-                    return
-                time.sleep(0.001)
+        self._outermost.send(signal.SIGSTOP)
+        while not self._outermost.is_stopped_or_gone() and time.monotonic() < deadline_s:
+            time.sleep(0.001)
 
 
 _BWRAP: Final = re.compile("bwrap")
@@ -343,42 +362,16 @@ def start(
     return Worker(role, process, ours, memory_limit_bytes)
 
 
-def _too_many(family: Collection[psutil.Process]) -> tuple[Verdict, str] | None:
-    """The verdict for a worker with too many processes and threads, which is how bombs end."""
-    if len(family) <= TASK_LIMIT and sum(map(_thread_count, family)) <= TASK_LIMIT:
+def _too_much(family: Sequence[Stat], memory_limit_bytes: int) -> tuple[Verdict, str] | None:
+    """The verdict for a worker over a limit: processes and threads, open files, host memory."""
+    if len(family) > PROCESS_LIMIT or sum(one.threads for one in family) > PROCESS_LIMIT:
+        return Verdict.POLICY, f"ran more than {PROCESS_LIMIT} processes and threads"
+    folders = [processes.folder(one) for one in family]
+    files = footprint.look_at_files(folders)
+    if files.descriptors >= footprint.DESCRIPTOR_LIMIT:
+        return Verdict.POLICY, f"held {footprint.DESCRIPTOR_LIMIT} open files"
+    used_bytes = footprint.used_bytes(folders, files, memory_limit_bytes)
+    if used_bytes <= memory_limit_bytes:
         return None
-    return Verdict.POLICY, f"ran more than {TASK_LIMIT} processes and threads"
-
-
-def _too_large(family: Collection[psutil.Process], limit_bytes: int) -> tuple[Verdict, str] | None:
-    """The verdict for a worker that holds too much memory: its own and what it shares.
-
-    Pages that several processes map are counted for each at first; only when that is too much are
-    they counted once, which costs a walk over their page tables.
-    """
-    if sum(_kib(process, "status", _RESIDENT) for process in family) * 1024 <= limit_bytes:
-        return None
-    used_bytes = sum(_kib(process, "smaps_rollup", _PROPORTIONAL) for process in family) * 1024
-    if used_bytes <= limit_bytes:
-        return None
-    used, limit = (f"{count / 1024**3:.1f}" for count in (used_bytes, limit_bytes))
+    used, limit = (f"{count / 1024**3:.1f}" for count in (used_bytes, memory_limit_bytes))
     return Verdict.OOM, f"used {used} GiB of host memory, the limit is {limit} GiB"
-
-
-_RESIDENT: Final = re.compile(rb"^(?:RssAnon|RssShmem):\s+(\d+) kB$", re.MULTILINE)
-_PROPORTIONAL: Final = re.compile(rb"^(?:Pss_Anon|Pss_Shmem):\s+(\d+) kB$", re.MULTILINE)
-
-
-def _kib(process: psutil.Process, name: str, fields: re.Pattern[bytes]) -> int:
-    """Sum of `fields` in a process's file `name` of /proc; 0 once it has ended."""
-    try:
-        return sum(map(int, fields.findall(Path(f"/proc/{process.pid}/{name}").read_bytes())))
-    except OSError:
-        return 0
-
-
-def _thread_count(process: psutil.Process) -> int:
-    try:
-        return int(process.num_threads())
-    except psutil.Error:
-        return 0

@@ -26,6 +26,15 @@ def load_clip(device):
     return model.eval(), transform, open_clip.get_tokenizer(CLIP_MODEL)
 
 
+def embed_images(images):
+    """Unit embeddings of images, a row each."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, transform, _ = load_clip(device)
+    with torch.no_grad():
+        pixels = torch.stack([transform(image) for image in images]).to(device)
+        return torch.nn.functional.normalize(model.encode_image(pixels).float(), dim=-1)
+
+
 def calculate_clip_scores(prompts, images):
     """Score each image against its prompt: 100 x max(cosine, 0), in [0, 100].
 
@@ -33,10 +42,9 @@ def calculate_clip_scores(prompts, images):
     weight 100), and the one of DeepCache's experiments.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, transform, tokenizer = load_clip(device)
+    model, _, tokenizer = load_clip(device)
+    of_images = embed_images(images)
     with torch.no_grad():
-        pixels = torch.stack([transform(image) for image in images]).to(device)
-        of_images = torch.nn.functional.normalize(model.encode_image(pixels).float(), dim=-1)
         of_prompts = model.encode_text(tokenizer([*prompts]).to(device)).float()
         of_prompts = torch.nn.functional.normalize(of_prompts, dim=-1)
         cosines = (of_images * of_prompts).sum(dim=-1)

@@ -204,7 +204,7 @@ def _speedtrap_main(namespace, batches, calculate_clip_score, watch, report):
         if number >= WARMUP_BATCHES:
             total_s += elapsed_s
             scores += [score] * len(prompts)
-        output = None  # kept, it would be let go inside the next batch's clock
+        output = None  # two batches' images need not be in memory at once
     report()
     if not scores:
         return  # loaded only to be looked at

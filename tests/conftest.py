@@ -2,7 +2,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from runner import paths
-from runner.records import Batch, Claim, Measured, Result, Side, Verdict
+from runner.records import Batch, Claim, Measured, Purpose, Result, Side, Verdict
 
 settings.register_profile(
     "deterministic",
@@ -73,9 +73,23 @@ def side():
     """Make one side's record: a warm-up batch and `timed` batches of `time_s` together."""
 
     def make(time_s=4.0, score=80.0, timed=2):
-        warmup = Batch(phase="warm-up", seed=42, time_s=9.0, scores=(score,))
+        warmup = Batch(
+            phase="warm-up",
+            purpose=Purpose.WARM_UP,
+            counts=False,
+            seed=42,
+            time_s=9.0,
+            scores=(score,),
+        )
         batches = [
-            Batch(phase="timed", seed=43 + number, time_s=time_s / timed, scores=(score, score))
+            Batch(
+                phase="timed",
+                purpose=Purpose.FIXED,
+                counts=True,
+                seed=43 + number,
+                time_s=time_s / timed,
+                scores=(score, score),
+            )
             for number in range(timed)
         ]
         return Side(time_s=time_s, score=score, batches=(warmup, *batches))

@@ -36,11 +36,21 @@ HAS_EMBEDDED_MODEL = (ROOT / "models" / "tiny-sd" / "model_index.json").is_file(
 
 MEASURED = frozenset({"ok", "speedup_target_not_met", "quality_threshold_exceeded"})
 GONE_WITHIN_S = 10.0
-_HEADER = re.compile(r"^(Expected|Line|Phase|Reason|Flags|Lane): (.*?)\r?$", re.MULTILINE)
+_HEADER = re.compile(
+    r"^(Expected|Line|Phase|Reason|Flags|Lane|Family|Member|Strategy|Work|Reference): (.*?)\r?$",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
 class Specimen:
+    """A file with its header.
+
+    `family` is the letter of a family of cheats, `honest` or `broken`; `member` its id or `own`.
+    `work` says what a cheat does of what is asked for: `done`, `less` or `not done`; None for
+    others. `reference` names the honest specimen whose loss a cheat has to beat to gain anything.
+    """
+
     path: Path
     expected: str
     line: int | None
@@ -48,11 +58,22 @@ class Specimen:
     phase: str | None
     reason: str
     flags: tuple[str, ...]
-    is_slow: bool
+    lane: str
+    family: str
+    member: str
+    strategy: str
+    work: str | None
+    reference: str
 
     @property
     def verdicts(self) -> frozenset[str]:
-        return MEASURED if self.expected == "measured" else frozenset({self.expected})
+        """The verdicts that are right, from words between bars."""
+        words = self.expected.split("|")
+        return frozenset().union(*(MEASURED if one == "measured" else {one} for one in words))
+
+    @property
+    def is_cheat(self) -> bool:
+        return self.family not in {"honest", "broken"}
 
 
 def read_specimen(path: Path) -> Specimen:
@@ -61,6 +82,9 @@ def read_specimen(path: Path) -> Specimen:
     header = dict(_HEADER.findall(text[:1500]))
     if not text:
         header = {"Expected": "crashed", "Phase": "check", "Reason": "is empty"}
+        header |= {"Family": "broken", "Member": "own", "Strategy": "Has not a single byte."}
+    lane = header.get("Lane", "default")
+    on_gpu = ("--device", "cuda") if lane == "gpu" else ()
     return Specimen(
         path=path,
         expected=header["Expected"],
@@ -68,8 +92,13 @@ def read_specimen(path: Path) -> Specimen:
         has_certain_line=header.get("Line") != "any",
         phase=header.get("Phase"),
         reason=header.get("Reason", ""),
-        flags=tuple(shlex.split(header.get("Flags", ""))),
-        is_slow=header.get("Lane") == "slow",
+        flags=(*on_gpu, *shlex.split(header.get("Flags", ""))),
+        lane=lane,
+        family=header.get("Family", ""),
+        member=header.get("Member", ""),
+        strategy=header.get("Strategy", ""),
+        work=header.get("Work"),
+        reference=header.get("Reference", "honest_plain"),
     )
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from runner import shapes, verify, wire
 from runner.assemble import Form, Values, assemble
-from runner.records import Config, PlannedBatch, Refused, Script, Source
+from runner.records import Config, PlannedBatch, Purpose, Refused, Script, Source
 from runner.wire import Channel, Image, Kind
 
 PROMPTS = [
@@ -24,7 +24,7 @@ PROMPTS = [
     "snow ☃ 雪 \u2028 é",
 ]
 BATCHES = tuple(
-    PlannedBatch(seed=42 + number, prompts=(prompt,), timed=number > 0)
+    PlannedBatch(42 + number, (prompt,), Purpose.FIXED if number else Purpose.WARM_UP)
     for number, prompt in enumerate(PROMPTS)
 )
 CANDIDATE = "def load_pipe():\n    return 1\n"
@@ -95,7 +95,10 @@ SHADOWS = [
 
 
 def values(prompts=PROMPTS):
-    batches = tuple(PlannedBatch(7 + n, (text,), timed=n > 0) for n, text in enumerate(prompts))
+    batches = tuple(
+        PlannedBatch(7 + n, (text,), Purpose.FIXED if n else Purpose.WARM_UP)
+        for n, text in enumerate(prompts)
+    )
     return Values(42, batches, "ViT-g-14", "laion", {"a/b": "/x y/'z'"})
 
 

@@ -59,7 +59,8 @@ def test_a_candidate_that_breaks_live_is_refused(run, write):
 
 
 def test_a_baseline_is_made_kept_and_measured(run, write, tmp_path):
-    ran = run("score", write(CANDIDATE), "--json", "--keep", tmp_path / "kept")
+    audit = ("--audit-batches", "1", "--audit-seed", "1")
+    ran = run("score", write(CANDIDATE), "--json", "--keep", tmp_path / "kept", *audit)
     found = json.loads(ran.stdout)
     assert ran.returncode in {0, 1}, ran.stderr
     assert found["baseline"]["time_s"] > 0

@@ -1,24 +1,51 @@
 import hashlib
+import math
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 
-from runner import exchange, paths, wire, worker
-from runner.exchange import Turn
+from runner import exchange, paths, verify, wire, worker
+from runner.exchange import Gallery, Turn
 from runner.progress import Silent
-from runner.records import Ending, Phase, PlannedBatch, Role, SpeedtrapError, Verdict
+from runner.records import (
+    Ending,
+    Likeness,
+    Phase,
+    PlannedBatch,
+    Purpose,
+    Role,
+    SpeedtrapError,
+    Verdict,
+)
 from runner.records import WorkerLostError as LostError
 from runner.wire import Frame, Image, Kind
 
-PLAN = tuple(
-    PlannedBatch(seed=42 + number, prompts=(f"a {number}", f"b {number}"), timed=number > 0)
-    for number in range(4)
+
+def planned(number, purpose, of=None):
+    return PlannedBatch(42 + number, (f"a {number}", f"b {number}"), purpose, of)
+
+
+PLAN = tuple(planned(n, Purpose.FIXED if n else Purpose.WARM_UP) for n in range(4))
+AUDITED = (
+    planned(0, Purpose.WARM_UP),
+    planned(1, Purpose.FIXED),
+    planned(2, Purpose.AUDIT),
+    planned(3, Purpose.FIXED),
+    planned(4, Purpose.AUDIT),
+    planned(2, Purpose.REPEAT, of=2),
+    planned(6, Purpose.OTHER_SEED, of=2),
+    planned(7, Purpose.OTHER_SEED, of=4),
 )
+FOR_BOTH = 6
+"""So many batches of `AUDITED` are for the candidate too."""
 PIXELS = Image(2, 1, b"abcdef")
+ALIKE = Likeness(psnr_db=30.0, ssim=0.5, clip_cosine=0.9)
 B, C = Role.BASELINE, Role.CANDIDATE
 ABBA = [B, C, C, B, B, C, C, B]
 WITHIN_S = 60.0
+ORDERS = ("alternate", "whole")
 
 REAL_WORKER = """
 import os, sys
@@ -37,7 +64,7 @@ while True:
     prompts = unpack_batch(frame.payload)[1]
     channel.send(Kind.IMAGES, pack_images([Image(2, 1, b"abcdef")] * len(prompts)))
     scores.append(unpack_score(channel.receive({Kind.SCORE}).payload))
-print(f"1.000000,{sum(scores) / len(scores):.6f}")
+print(f"3.000000,{sum(scores[1:]) / len(scores[1:]):.6f}")
 """
 
 
@@ -54,7 +81,8 @@ class Clock:
 class FakeSide:
     """A worker that plays its part: how long each step takes, and which images it sends.
 
-    `log` is shared by all sides and notes who was sent what, in order.
+    It does nothing while it is frozen; what it is told then waits. `log` is shared by all sides and
+    notes who was sent what, and who was frozen and thawed, in order.
     """
 
     def __init__(self, role, clock=None, log=None, **script):
@@ -63,48 +91,70 @@ class FakeSide:
         self.clock = clock or Clock()
         self.log = [] if log is None else log
         self.images = script.get("images", lambda count, _: [PIXELS] * count)
-        self.step_s = {Kind.BATCH: 0.0, Kind.IMAGES: 1.0, Kind.SCORE: 0.0, Kind.READY: 0.0}
-        self.step_s |= script.get("step_s", {})
+        self.step_s = {Kind.IMAGES: 1.0} | script.get("step_s", {})
         self.returncode = script.get("returncode", 0)
         self.report = script.get("report", b"{}")
-        self.next = Kind.HELLO
-        self.seeds, self.scores, self.limits_s = [], [], []
-        self.prompts = []
+        self.seeds, self.scores, self.limits_s, self.counts = [], [], [], []
+        self.told = []
+        self.is_frozen = False
         self.finished = 0
+        self._part = self._play()
 
     def send(self, kind, payload=b"", *, within_s):
         self.log.append((self.role, kind))
         self.limits_s.append(within_s)
         self.clock.now_s += self.step_s.get(kind, 0.0)
-        if kind is Kind.BATCH:
-            seed, self.prompts = wire.unpack_batch(payload)
-            self.seeds.append(seed)
-            self.next = Kind.IMAGES
-        elif kind is Kind.SCORE:
-            self.scores.append(wire.unpack_score(payload))
-            self.next = Kind.READY
-        else:
-            self.next = {Kind.GO: Kind.READY, Kind.END: Kind.REPORT}[kind]
+        self.told.append((kind, payload))
+
+    def freeze(self):
+        assert not self.is_frozen
+        self.is_frozen = True
+        self.log.append((self.role, "freeze"))
+
+    def thaw(self):
+        self.is_frozen = False
+        self.log.append((self.role, "thaw"))
 
     def receive(self, expected, *, within_s):
         self.limits_s.append(within_s)
-        if self.next is Kind.REPORT and self.report is None:
+        if self.is_frozen:
+            self.refuse(Verdict.TIMEOUT, "took too long")
+        kind, payload = next(self._part, (None, b""))
+        if kind is None:
             raise LostError(self.role, self.phase, self.ending())
-        if self.next not in expected:
-            self.refuse(Verdict.TAMPERED, f"broke the protocol: {self.next}")
-        self.clock.now_s += self.step_s.get(self.next, 0.0)
-        payload = b""
-        if self.next is Kind.IMAGES:
-            images = self.images(len(self.prompts), len(self.seeds) - 1)
-            payload = images if isinstance(images, bytes) else wire.pack_images(images)
-        elif self.next is Kind.REPORT:
-            payload = self.report
-        return Frame(self.next, bytearray(payload))
+        if kind not in expected:
+            self.refuse(Verdict.TAMPERED, f"broke the protocol: {kind}")
+        self.clock.now_s += self.step_s.get(kind, 0.0)
+        return Frame(kind, bytearray(payload))
+
+    def _play(self):
+        yield Kind.HELLO, b""
+        self._take(Kind.GO)
+        while True:
+            yield Kind.READY, b""
+            kind, payload = self.told.pop(0)
+            if kind is Kind.END:
+                break
+            assert kind is Kind.BATCH
+            seed, prompts = wire.unpack_batch(payload)
+            self.seeds.append(seed)
+            self.counts.append(len(prompts))
+            images = self.images(len(prompts), len(self.seeds) - 1)
+            yield Kind.IMAGES, images if isinstance(images, bytes) else wire.pack_images(images)
+            self.scores.append(wire.unpack_score(self._take(Kind.SCORE)))
+        if self.report is not None:
+            yield Kind.REPORT, self.report
+
+    def _take(self, expected):
+        kind, payload = self.told.pop(0)
+        assert kind is expected
+        return payload
 
     def refuse(self, verdict, reason):
         raise LostError(self.role, self.phase, Ending(137, "", "", verdict, reason))
 
     def finish(self, within_s):
+        assert not self.is_frozen
         self.phase = Phase.EXIT
         self.limits_s.append(within_s)
         self.finished += 1
@@ -112,21 +162,50 @@ class FakeSide:
         return self.ending()
 
     def ending(self):
-        mean = sum(self.scores) / max(1, len(self.scores))
-        return Ending(self.returncode, f"loaded\n1.000000,{mean:.6f}\n", "")
+        """Print what the script prints: time and mean score of all batches but the first."""
+        time_s = self.step_s[Kind.IMAGES] * len(self.seeds[1:])
+        images = sum(self.counts[1:])
+        total = sum(map(math.prod, zip(self.scores[1:], self.counts[1:], strict=True)))
+        return Ending(self.returncode, f"loaded\n{time_s:.6f},{total / max(1, images):.6f}\n", "")
 
 
 class FakeJudge:
-    """Scores by a list, one number an image, and takes its time over it."""
+    """Scores by a list, one number an image, and takes its time over it.
+
+    `frozen` is asked at each call, for who is frozen then.
+    """
 
     def __init__(self, clock=None, score=80.0, step_s=500.0):
         self.clock, self.value, self.step_s = clock or Clock(), score, step_s
-        self.seen = []
+        self.seen, self.pairs, self.frozen_then = [], [], []
+        self.frozen = lambda: None
 
     def score(self, prompts, images):
         self.seen.append((tuple(prompts), list(images)))
+        self.frozen_then.append(self.frozen())
         self.clock.now_s += self.step_s
         return [self.value + number for number in range(len(images))]
+
+    def compare(self, references, images):
+        self.pairs.append((tag(references), tag(images)))
+        self.frozen_then.append(self.frozen())
+        self.clock.now_s += self.step_s
+        return [ALIKE] * len(images)
+
+
+def painted(role):
+    """Make images that say of whom they are, and the how manieth batch's."""
+
+    def images(count, batch):
+        return [Image(2, 1, bytes([role is C, batch, number, 0, 0, 0])) for number in range(count)]
+
+    return images
+
+
+def tag(images):
+    """Whose images these are, and of which batch."""
+    role, batch = images[0].rgb[:2]
+    return (C if role else B), batch
 
 
 class Watcher(Silent):
@@ -151,18 +230,23 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
+def judge(clock):
+    return FakeJudge(clock)
+
+
+@pytest.fixture
 def stage(clock):
     """Make both turns with a common log; keywords are those of each side."""
 
-    def make(baseline=None, candidate=None, judge=None):
+    def make(baseline=None, candidate=None, leftover_s=None):
         log, kept = [], []
-        judge = judge or FakeJudge(clock)
 
         def sink(*image):
             kept.append(image)
 
+        more = {} if leftover_s is None else {"leftover_s": leftover_s}
         turns = [
-            Turn(FakeSide(role, clock, log, **(options or {})), judge, sink, WITHIN_S, [])
+            Turn(FakeSide(role, clock, log, **(options or {})), sink, WITHIN_S, **more)
             for role, options in ((B, baseline), (C, candidate))
         ]
         return turns, log, kept
@@ -170,16 +254,22 @@ def stage(clock):
     return make
 
 
-def run(turns, order="alternate", plan=PLAN, progress=None):
-    exchange.wait_for_imports([turn.side for turn in turns])
-    return exchange.run(*turns, plan, order, progress or Silent())
+@pytest.fixture
+def run(judge):
+    def run_exchange(turns, order="alternate", plan=PLAN, progress=None, judge=judge):
+        judge.frozen = lambda: [turn.side.is_frozen for turn in turns]
+        exchange.wait_for_imports([turn.side for turn in turns])
+        gallery = Gallery(plan, judge)
+        return exchange.run(*turns, gallery, order, progress or Silent())
+
+    return run_exchange
 
 
 def only(log, kind):
     return [role for role, sent in log if sent == kind]
 
 
-def test_sides_alternate_in_abba_order(stage):
+def test_sides_alternate_in_abba_order(stage, run):
     turns, log, _ = stage()
     found = run(turns)
     assert only(log, Kind.BATCH) == ABBA
@@ -188,7 +278,7 @@ def test_sides_alternate_in_abba_order(stage):
     assert found.order == "alternate"
 
 
-def test_whole_baseline_comes_before_the_whole_candidate(stage):
+def test_whole_baseline_comes_before_the_whole_candidate(stage, run):
     turns, log, _ = stage()
     found = run(turns, "whole")
     assert only(log, Kind.BATCH) == [B] * 4 + [C] * 4
@@ -196,25 +286,75 @@ def test_whole_baseline_comes_before_the_whole_candidate(stage):
     assert found.order == "whole"
 
 
-def test_both_are_loaded_before_the_first_batch(stage):
+def test_both_are_loaded_before_the_first_batch(stage, run):
     turns, log, _ = stage()
     run(turns)
-    kinds = [kind for _, kind in log]
-    assert kinds.index(Kind.BATCH) == 2
+    assert [entry for entry in log if isinstance(entry[1], Kind)][:3] == [
+        *((B, Kind.GO), (C, Kind.GO), (B, Kind.BATCH))
+    ]
 
 
-@pytest.mark.parametrize("order", ["alternate", "whole"])
-def test_both_sides_get_every_batch_in_order_with_its_seed(stage, order):
+@pytest.mark.parametrize("order", ORDERS)
+def test_both_sides_get_every_batch_in_order_with_its_seed(stage, run, judge, order):
     turns, _, _ = stage()
     run(turns, order)
     for turn in turns:
         assert turn.side.seeds == [42, 43, 44, 45]
-    assert turns[0].judge.seen.count((PLAN[0].prompts, [PIXELS] * 2)) == 2
+    assert judge.seen.count((PLAN[0].prompts, [PIXELS] * 2)) == 2
 
 
-@pytest.mark.parametrize("order", ["alternate", "whole"])
-def test_clock_runs_from_the_prompts_to_the_last_pixel(stage, order):
-    steps = {Kind.GO: 70.0, Kind.BATCH: 0.25, Kind.IMAGES: 2.0, Kind.SCORE: 90.0, Kind.READY: 80.0}
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_baseline_alone_gets_batches_of_other_seeds(stage, run, order):
+    turns, _, _ = stage()
+    found = run(turns, order, AUDITED)
+    assert turns[0].side.seeds == [one.seed for one in AUDITED]
+    assert turns[1].side.seeds == [one.seed for one in AUDITED[:FOR_BOTH]]
+    assert [batch.purpose for batch in found.baseline.batches] == [one.purpose for one in AUDITED]
+    phases = ["warm-up", *["timed"] * 5, "reference", "reference"]
+    assert [batch.phase for batch in found.baseline.batches] == phases
+    assert [batch.purpose for batch in found.candidate.batches] == [
+        one.purpose for one in AUDITED[:FOR_BOTH]
+    ]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_side_runs_only_while_its_clock_runs(stage, run, judge, order):
+    turns, log, _ = stage()
+    run(turns, order, AUDITED)
+    until_end = log[: log.index((B, Kind.END))] if order == "alternate" else log
+    for at, (role, what) in enumerate(until_end):
+        if what == "thaw" and (role, Kind.END) != log[at - 1]:
+            assert log[at - 1] == (role, Kind.BATCH)  # it waits in the channel, the clock runs
+            assert log[at + 1] == (role, "freeze")
+    assert len(only(log, "freeze")) == 1 + len(AUDITED) + 1 + FOR_BOTH
+    if order == "alternate":
+        assert judge.frozen_then == [[True, True]] * len(judge.frozen_then)
+    else:
+        assert all(any(frozen) for frozen in judge.frozen_then)
+    assert not any(turn.side.is_frozen for turn in turns)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_side_is_frozen_as_soon_as_it_is_loaded(stage, run, order):
+    turns, log, _ = stage()
+    run(turns, order)
+    for role in (B, C):
+        at = log.index((role, Kind.GO))
+        assert log[at + 1] == (role, "freeze")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_score_waits_in_the_channel_and_the_end_comes_after_the_last(stage, run, order):
+    turns, log, _ = stage()
+    run(turns, order, AUDITED)
+    for role, count in ((B, len(AUDITED)), (C, FOR_BOTH)):
+        kinds = [what for who, what in log if who is role and isinstance(what, Kind)]
+        assert kinds == [Kind.GO, *[Kind.BATCH, Kind.SCORE] * count, Kind.END]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_clock_runs_from_the_prompts_to_the_last_pixel(stage, run, order):
+    steps = {Kind.GO: 70.0, Kind.BATCH: 0.25, Kind.IMAGES: 2.0, Kind.SCORE: 90.0}
     turns, _, _ = stage(baseline={"step_s": steps}, candidate={"step_s": {Kind.IMAGES: 0.5}})
     found = run(turns, order)
     assert [batch.time_s for batch in found.baseline.batches] == [2.25] * 4
@@ -222,28 +362,88 @@ def test_clock_runs_from_the_prompts_to_the_last_pixel(stage, order):
     assert (found.baseline.time_s, found.candidate.time_s) == (6.75, 1.5)
 
 
-def test_warm_up_is_recorded_but_not_counted(stage):
+def test_what_a_side_does_between_two_batches_is_in_its_own_clock(stage, run):
+    turns, _, _ = stage(candidate={"step_s": {Kind.READY: 0.125}})
+    found = run(turns)
+    assert [batch.time_s for batch in found.candidate.batches] == [1.0, 1.125, 1.125, 1.125]
+    assert [batch.time_s for batch in found.baseline.batches] == [1.0] * 4
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_work_left_on_the_gpu_is_added_to_the_time_of_its_batch(stage, run, order):
+    turns, log, _ = stage()
+    asked = []
+
+    def leftover_s(limit_s):
+        asked.append((log[-1], limit_s))
+        return 0.75
+
+    turns[1].leftover_s = leftover_s
+    found = run(turns, order)
+    assert [(batch.time_s, batch.leftover_s) for batch in found.candidate.batches] == [
+        (1.75, 0.75)
+    ] * 4
+    assert [(batch.time_s, batch.leftover_s) for batch in found.baseline.batches] == [
+        (1.0, 0.0)
+    ] * 4
+    assert found.candidate.time_s == 5.25
+    assert asked == [((C, "freeze"), exchange.LEFTOVER_LIMIT_S)] * 4
+
+
+@pytest.mark.parametrize("more_s", [0.0, 1.0])
+def test_work_that_does_not_end_is_tampering(stage, run, judge, more_s):
+    turns, _, kept = stage(leftover_s=lambda limit_s: limit_s + more_s)
+    with pytest.raises(LostError) as caught:
+        run(turns)
+    assert caught.value.ending.breach is Verdict.TAMPERED
+    assert caught.value.ending.breach_reason == (
+        "left more than 60 s of work on the GPU after its images"
+    )
+    assert (judge.seen, kept) == ([], [])
+
+
+def test_just_under_the_limit_is_only_slow(stage, run):
+    turns, _, _ = stage(leftover_s=lambda limit_s: limit_s - 1.0)
+    assert run(turns).candidate.time_s == 3 * 60.0
+
+
+def test_warm_up_is_recorded_but_not_counted(stage, run):
     turns, _, _ = stage()
     found = run(turns)
     assert [batch.phase for batch in found.candidate.batches] == ["warm-up"] + ["timed"] * 3
+    assert [batch.counts for batch in found.candidate.batches] == [False] + [True] * 3
     assert found.candidate.time_s == 3.0
 
 
-def test_score_is_the_mean_over_timed_images(stage, clock):
+@pytest.mark.parametrize("order", ORDERS)
+def test_numbers_stand_on_the_audit_batches_where_there_are_any(stage, run, order):
+    class Rising(FakeJudge):
+        def score(self, prompts, images):
+            return [float(prompts[0].split()[1])] * len(images)
+
+    turns, _, _ = stage()
+    found = run(turns, order, AUDITED, judge=Rising())
+    for side in (found.baseline, found.candidate):
+        assert [batch.seed - 42 for batch in side.counted] == [2, 4]
+        assert (side.time_s, side.score) == (2.0, 3.0)
+    assert [batch.phase for batch in found.candidate.batches] == ["warm-up"] + ["timed"] * 5
+
+
+def test_score_is_the_mean_over_timed_images(stage, run, clock):
     class Rising(FakeJudge):
         def score(self, prompts, images):
             number = int(prompts[0].split()[1])
             return [number * 10.0 + place for place in range(len(images))]
 
-    uneven = (*PLAN, PlannedBatch(46, ("a 4",), timed=True))
-    turns, _, _ = stage(judge=Rising(clock))
-    found = run(turns, plan=uneven)
+    uneven = (*PLAN, PlannedBatch(46, ("a 4",), Purpose.FIXED))
+    turns, _, _ = stage()
+    found = run(turns, plan=uneven, judge=Rising(clock))
     assert found.candidate.score == pytest.approx((10 + 11 + 20 + 21 + 30 + 31 + 40) / 7)
     assert found.candidate.batches[1].scores == (10.0, 11.0)
     assert turns[1].side.scores == [0.5, 10.5, 20.5, 30.5, 40.0]
 
 
-def test_pixels_that_are_scored_are_those_that_came(stage):
+def test_pixels_that_are_scored_are_those_that_came(stage, run):
     other = Image(2, 1, b"ABCDEF")
     turns, _, kept = stage(
         candidate={"images": lambda _, batch: [PIXELS, other][:2] if batch else [other] * 2}
@@ -254,24 +454,94 @@ def test_pixels_that_are_scored_are_those_that_came(stage):
     assert candidate[1:] == [(number, [PIXELS, other]) for number in (1, 2, 3)]
 
 
-def test_claim_is_the_candidates_last_word(stage):
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_claim_is_the_candidates_last_word_and_is_about_all_timed_batches(stage, run, order):
     turns, _, _ = stage()
-    found = run(turns)
-    assert found.claim_stdout == "loaded\n1.000000,80.500000\n"
+    found = run(turns, order, AUDITED)
+    assert found.claim_stdout == "loaded\n5.000000,80.500000\n"
+    assert found.candidate.time_s == 2.0
+    assert verify.tampering(verify.read_claim(found.claim_stdout), found) is None
 
 
-def test_progress_takes_every_announced_step(stage):
-    for order in ("alternate", "whole"):
+PAIRS = {
+    *[((B, place), (C, place)) for place in range(1, FOR_BOTH)],
+    *[((B, 6), (role, 2)) for role in Role],
+    *[((B, 7), (role, 4)) for role in Role],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_pair_is_compared_once_in_any_order(stage, run, judge, order):
+    turns, _, _ = stage({"images": painted(B)}, {"images": painted(C)})
+    found = run(turns, order, AUDITED)
+    assert set(judge.pairs) == PAIRS
+    assert len(judge.pairs) == len(PAIRS)
+    same = [len(batch.same_seed) for batch in found.candidate.batches]
+    assert same == [0, 2, 2, 2, 2, 2]
+    assert [len(batch.other_seed) for batch in found.candidate.batches] == [0, 0, 2, 0, 2, 0]
+    assert [len(batch.other_seed) for batch in found.baseline.batches] == [0, 0, 2, 0, 2, 0, 0, 0]
+    assert not any(batch.same_seed for batch in found.baseline.batches)
+
+
+class Wall(list):
+    """Images that can be asked whether anybody still holds them."""
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize(
+    ("order", "most"), [("alternate", 6), ("whole", 7)], ids=["alternate", "whole"]
+)
+def test_images_are_let_go_when_nothing_awaits_them(order, most):
+    places = {B: range(len(AUDITED)), C: range(FOR_BOTH)}
+    steps = [(role, place) for role in (B, C) for place in places[role]]
+    if order == "alternate":
+        steps.sort(key=lambda step: step[1])
+    gallery = Gallery(AUDITED, FakeJudge())
+    held, counts = weakref.WeakSet(), []
+    for role, place in steps:
+        images = Wall(painted(role)(2, place))
+        held.add(images)
+        gallery.hang(role, place, images)
+        del images
+        counts.append(len(held))
+    assert counts[-1] == 0
+    assert max(counts) <= most
+
+
+def test_without_other_seeds_images_wait_for_their_twin_alone():
+    gallery = Gallery(PLAN, FakeJudge())
+    held, counts = weakref.WeakSet(), []
+    for place in range(len(PLAN)):
+        for role in Role:
+            images = Wall(painted(role)(2, place))
+            held.add(images)
+            gallery.hang(role, place, images)
+            del images
+            counts.append(len(held))
+    assert counts == [0, 0] + [1, 0] * 3
+
+
+def test_progress_takes_every_announced_step(stage, run):
+    for order in ORDERS:
         watcher = Watcher()
         turns, _, _ = stage()
-        run(turns, order, progress=watcher)
-        assert watcher.done == watcher.steps == 10
-        assert "candidate: warm-up batch 0" in watcher.said
+        run(turns, order, AUDITED, progress=watcher)
+        assert watcher.done == watcher.steps == 2 + len(AUDITED) + FOR_BOTH
+        assert "candidate: warm-up batch" in watcher.said
         assert "baseline: batch 3" in watcher.said
 
 
-@pytest.mark.parametrize("order", ["alternate", "whole"])
-def test_each_wait_has_its_limit(stage, order):
+def test_progress_does_not_tell_public_from_fresh_prompts(stage, run):
+    watcher = Watcher()
+    turns, _, _ = stage()
+    run(turns, plan=AUDITED, progress=watcher)
+    said = " ".join(watcher.said)
+    assert not any(purpose in said for purpose in ("fixed", "audit", "repeat", "other"))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_each_wait_has_its_limit(stage, run, order):
     turns, _, _ = stage()
     run(turns, order)
     allowed = {WITHIN_S, exchange.IMPORTS_TIMEOUT_S, exchange.CLAIM_TIMEOUT_S}
@@ -281,26 +551,30 @@ def test_each_wait_has_its_limit(stage, order):
         assert turn.side.finished >= 1
 
 
-def lost(turns, order="alternate"):
-    with pytest.raises(LostError) as caught:
-        run(turns, order)
-    ending = caught.value.ending
-    return caught.value.role, caught.value.phase, ending.breach, ending.breach_reason
+@pytest.fixture
+def lost(run):
+    def run_into(turns, order="alternate"):
+        with pytest.raises(LostError) as caught:
+            run(turns, order)
+        ending = caught.value.ending
+        return caught.value.role, caught.value.phase, ending.breach, ending.breach_reason
+
+    return run_into
 
 
-@pytest.mark.parametrize("order", ["alternate", "whole"])
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(
     ("image", "text"),
     [(Image(1, 2, b"abcdef"), "1 x 2"), (Image(1, 1, b"abc"), "1 x 1")],
 )
-def test_a_size_other_than_the_baselines_is_bad_output(stage, order, image, text):
+def test_a_size_other_than_the_baselines_is_bad_output(stage, lost, order, image, text):
     turns, _, _ = stage(candidate={"images": lambda count, _: [PIXELS] * (count - 1) + [image]})
     role, phase, verdict, reason = lost(turns, order)
     assert (role, phase, verdict) == (C, Phase.WARMUP, Verdict.BAD_OUTPUT)
     assert reason == f"image 2 has {text} pixels, the baseline's have 2 x 1"
 
 
-def test_a_size_that_changes_later_is_bad_output(stage):
+def test_a_size_that_changes_later_is_bad_output(stage, lost):
     small = Image(1, 1, b"abc")
     turns, _, _ = stage(
         candidate={"images": lambda count, batch: [small if batch == 2 else PIXELS] * count}
@@ -309,7 +583,7 @@ def test_a_size_that_changes_later_is_bad_output(stage):
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_a_wrong_count_is_bad_output(stage, count):
+def test_a_wrong_count_is_bad_output(stage, lost, count):
     turns, _, _ = stage(candidate={"images": lambda *_: [PIXELS] * count})
     role, _, verdict, reason = lost(turns)
     assert (role, verdict) == (C, Verdict.BAD_OUTPUT)
@@ -317,42 +591,42 @@ def test_a_wrong_count_is_bad_output(stage, count):
 
 
 @pytest.mark.parametrize("payload", [b"\x00", b"\xff" * 20, b"\x00\x02" + b"\x00\x01" * 4])
-def test_nonsense_pixels_are_tampering(stage, payload):
+def test_nonsense_pixels_are_tampering(stage, lost, payload):
     turns, _, _ = stage(candidate={"images": lambda *_: payload})
     assert lost(turns)[2] is Verdict.TAMPERED
 
 
-def test_a_failing_baseline_is_told_as_the_baseline(stage):
+def test_a_failing_baseline_is_told_as_the_baseline(stage, lost):
     turns, _, _ = stage(baseline={"images": lambda *_: []})
     assert lost(turns)[:2] == (B, Phase.WARMUP)
 
 
-@pytest.mark.parametrize("order", ["alternate", "whole"])
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(("side", "role"), [("baseline", B), ("candidate", C)])
-def test_an_unclean_exit_is_a_loss(stage, order, side, role):
+def test_an_unclean_exit_is_a_loss(stage, lost, order, side, role):
     turns, _, _ = stage(**{side: {"returncode": 3}})
     assert lost(turns, order)[:2] == (role, Phase.EXIT)
 
 
-def test_nothing_is_scored_that_was_refused(stage):
+def test_nothing_is_scored_that_was_refused(stage, lost, judge):
     turns, _, kept = stage(candidate={"images": lambda *_: []})
     lost(turns)
     assert [role for role, _, _ in kept] == [B]
-    assert len(turns[0].judge.seen) == 1
+    assert len(judge.seen) == 1
 
 
-def test_a_failing_scorer_is_our_failure(stage, clock):
+def test_a_failing_scorer_is_our_failure(stage, run, clock):
     class Broken(FakeJudge):
         def score(self, *_):
             raise SpeedtrapError("the CLIP scorer failed")
 
-    turns, _, _ = stage(judge=Broken(clock))
+    turns, _, _ = stage()
     with pytest.raises(SpeedtrapError, match="CLIP scorer"):
-        run(turns)
+        run(turns, judge=Broken(clock))
 
 
-@pytest.mark.parametrize("order", ["alternate", "whole"])
-def test_reports_and_digests_of_both_sides_are_kept(stage, order):
+@pytest.mark.parametrize("order", ORDERS)
+def test_reports_and_digests_of_both_sides_are_kept(stage, run, order):
     other = Image(2, 1, b"ABCDEF")
     turns, _, _ = stage(
         baseline={"report": b'{"a": 1}'},
@@ -362,19 +636,19 @@ def test_reports_and_digests_of_both_sides_are_kept(stage, order):
     assert (found.baseline_traces.report, found.candidate_traces.report) == (b'{"a": 1}', b"{}")
     assert found.baseline_traces.size_px == (2, 1)
     mine, same = (hashlib.sha256(image.rgb).hexdigest() for image in (other, PIXELS))
-    assert found.baseline_traces.digests == ((same, same),) * 4
-    assert found.candidate_traces.digests == ((same, mine),) * 4
+    assert found.baseline_traces.digests == dict.fromkeys(range(4), (same, same))
+    assert found.candidate_traces.digests == dict.fromkeys(range(4), (same, mine))
 
 
-@pytest.mark.parametrize("order", ["alternate", "whole"])
-def test_a_clean_end_without_a_report_is_no_failure(stage, order):
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_clean_end_without_a_report_is_no_failure(stage, run, order):
     turns, _, _ = stage(candidate={"report": None})
     found = run(turns, order)
     assert found.candidate_traces.report is None
-    assert found.claim_stdout == "loaded\n1.000000,80.500000\n"
+    assert found.claim_stdout == "loaded\n3.000000,80.500000\n"
 
 
-def test_an_unclean_end_without_a_report_is_a_loss(stage):
+def test_an_unclean_end_without_a_report_is_a_loss(stage, lost):
     turns, _, _ = stage(candidate={"report": None, "returncode": 3})
     assert lost(turns)[:2] == (C, Phase.EXIT)
 
@@ -384,7 +658,9 @@ def test_a_look_loads_and_runs_no_batch(stage):
     turn = turns[1]
     turn.side.receive({Kind.HELLO}, within_s=1.0)
     assert exchange.look(turn) == b"[]"
-    assert [kind for role, kind in log if role is C] == [Kind.GO, Kind.END, "finish"]
+    assert [kind for role, kind in log if role is C] == [
+        *(Kind.GO, "freeze", Kind.END, "thaw", "finish")
+    ]
 
 
 def fake_contestant(_):
@@ -414,13 +690,15 @@ def contestant(request, tmp_path):
 
 def test_conformance_whole_conversation(contestant):
     exchange.wait_for_imports([contestant])
-    turn = Turn(contestant, FakeJudge(step_s=0.0), lambda *_: None, WITHIN_S, [])
+    turn = Turn(contestant, lambda *_: None, WITHIN_S)
     turn.load()
-    assert [turn.run(planned, (2, 1)) for planned in PLAN] == [(2, 1)] * 4
+    for place, batch in enumerate(PLAN):
+        assert turn.run(place, batch, (2, 1)) == [PIXELS] * 2
+        turn.note_score(80.5)
     turn.end()
     ending = turn.ending()
     assert (ending.returncode, ending.breach, ending.stderr) == (0, None, "")
-    assert ending.stdout == "loaded\n1.000000,80.500000\n"
+    assert ending.stdout == "loaded\n3.000000,80.500000\n"
     assert contestant.finish(WITHIN_S) == ending
 
 
@@ -430,6 +708,24 @@ def test_conformance_answer_out_of_turn(contestant):
     assert (caught.value.role, caught.value.phase) == (C, Phase.IMPORTS)
     assert caught.value.ending.breach is Verdict.TAMPERED
     assert caught.value.ending.returncode == 137
+
+
+def test_conformance_what_is_told_while_frozen_waits(contestant):
+    exchange.wait_for_imports([contestant])
+    contestant.freeze()
+    contestant.send(Kind.GO, within_s=WITHIN_S)
+    contestant.thaw()
+    contestant.thaw()  # of one that runs, nothing comes
+    assert contestant.receive({Kind.READY}, within_s=WITHIN_S).kind is Kind.READY
+
+
+def test_conformance_a_frozen_side_says_nothing(contestant):
+    exchange.wait_for_imports([contestant])
+    contestant.freeze()
+    contestant.send(Kind.GO, within_s=WITHIN_S)
+    with pytest.raises(LostError) as caught:
+        contestant.receive({Kind.READY}, within_s=0.5)
+    assert caught.value.ending.breach is Verdict.TIMEOUT
 
 
 def test_conformance_refusal(contestant):
@@ -445,10 +741,10 @@ def test_conformance_refusal(contestant):
 
 def test_conformance_size_that_is_not_the_expected(contestant):
     exchange.wait_for_imports([contestant])
-    turn = Turn(contestant, FakeJudge(), lambda *_: None, WITHIN_S, [])
+    turn = Turn(contestant, lambda *_: None, WITHIN_S)
     turn.load()
     with pytest.raises(LostError) as caught:
-        turn.run(PLAN[1], (9, 9))
+        turn.run(1, PLAN[1], (9, 9))
     assert (
         caught.value.ending.breach_reason == "image 1 has 2 x 1 pixels, the baseline's have 9 x 9"
     )

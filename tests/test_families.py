@@ -197,6 +197,7 @@ def score(tmp_path: Path, models: Path):
             (tmp_path / name).write_text(textwrap.dedent(text), encoding="utf-8")
         session = Session(tmp_path)
         flags = ("--device", "cpu", "--preset", "embedded", "--json", "--batch-size", "2")
+        flags += ("--audit-batches", "1", "--audit-seed", "1")
         mine, base, prompts = (tmp_path / name for name in ("mine.py", "base.py", "prompts.txt"))
         stand_in = f"{family.model}={models / family.model.rpartition('/')[2]}"
         arguments = (mine, "--baseline", base, "--prompts", prompts, "--stand-in", stand_in)
@@ -213,8 +214,8 @@ def test_family_is_scored(score, name: str):
     family = FAMILIES_RUN[name]
     result = score(family, family.candidate)
     assert result["verdict"] in MEASURED | {"inconclusive"}, result["reason"]
-    for side in ("baseline", "candidate"):
-        assert [len(batch["scores"]) for batch in result[side]["batches"]] == [2, 2]
+    for side, count in (("baseline", 5), ("candidate", 4)):
+        assert [len(batch["scores"]) for batch in result[side]["batches"]] == [2] * count
     assert result["speedup"] > 0
     assert result["live"]["candidate"]["loads"] == family.loads
 

@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from runner import gpu, paths
-from runner.gpu import Again, Card, Occupant, Request, Seen
+from runner.gpu import Again, Card, Idle, Occupant, Request, Seen, Window
 from runner.records import Phase, SpeedtrapError, Verdict
 
 GIB = 1024**3
@@ -17,27 +18,51 @@ MIB = 1024**2
 
 
 class FakeNvml:
-    """Cards as they are told to be; each look takes the next of `moments`, the last one stays."""
+    """Cards as they are told to be; each look takes the next of `moments`, the last one stays.
 
-    def __init__(self, *moments):
+    `busy` are the windows of every card; those that end later than `now_us()` are not known yet.
+    """
+
+    def __init__(self, *moments, busy=(), now_us=lambda: 2**63):
         self.moments = list(moments)
+        self.busy = list(busy)
+        self.now_us = now_us
 
     def cards(self):
         return list(self.moments.pop(0) if len(self.moments) > 1 else self.moments[0])
+
+    def used_share(self, uuid):
+        return next(
+            one.used_bytes / one.memory_bytes for one in self.moments[0] if one.uuid == uuid
+        )
+
+    def windows(self, _uuid, since_us):
+        return [one for one in self.busy if since_us < one.to_us <= self.now_us()]
 
 
 class FakePynvml:
     """As much of the module `pynvml` as `PyNvml` uses, with two cards."""
 
     NVMLError = type("NVMLError", (Exception,), {})
+    NVMLError_NotFound = type("NVMLError_NotFound", (NVMLError,), {})
+    NVML_GPU_UTILIZATION_SAMPLES = 1
     __spec__ = None
 
-    def __init__(self, *, driver=True, failing=False):
-        self.driver, self.failing = driver, failing
+    def __init__(self, *, driver=True, failing=False, samples=((3000, 7), (1000, 0), (2000, 90))):
+        self.driver, self.failing, self.samples = driver, failing, samples
 
     def nvmlInit(self):  # noqa: N802  (NVML's own names)
         if not self.driver:
             raise self.NVMLError
+
+    def nvmlDeviceGetSamples(self, _handle, kind, since_us):  # noqa: N802
+        assert (kind, since_us) == (self.NVML_GPU_UTILIZATION_SAMPLES, 0)
+        if not self.samples:
+            raise self.NVMLError_NotFound
+        return 1, [
+            SimpleNamespace(timeStamp=stamp, sampleValue=SimpleNamespace(uiVal=percent))
+            for stamp, percent in self.samples
+        ]
 
     def __getattr__(self, name):
         if self.failing:
@@ -46,6 +71,7 @@ class FakePynvml:
         answers = {
             "nvmlDeviceGetCount": lambda: 2,
             "nvmlDeviceGetHandleByIndex": lambda index: index,
+            "nvmlDeviceGetHandleByUUID": lambda uuid: int(uuid.removeprefix("GPU-")),
             "nvmlDeviceGetMemoryInfo": lambda _: SimpleNamespace(total=8 * GIB, used=GIB),
             "nvmlDeviceGetComputeRunningProcesses": lambda index: [process] * index,
             "nvmlDeviceGetGraphicsRunningProcesses": lambda index: [process] * index,
@@ -67,6 +93,9 @@ class Clock:
 
     def monotonic(self):
         return self.now_s
+
+    def time_ns(self):
+        return round(self.now_s * 1e9)
 
     def sleep(self, seconds):
         self.slept.append(seconds)
@@ -96,6 +125,11 @@ def busy(index=0):
 def locks(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "LOCKS", tmp_path / "locks")
     return tmp_path / "locks"
+
+
+@pytest.fixture(autouse=True)
+def all_cards_are_visible(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +181,25 @@ def check_busy_has_a_reason(nvml):
         assert why is None or why.startswith(("is ", "has "))
 
 
+def check_used_share_is_a_share(nvml):
+    for one in nvml.cards():
+        assert 0 <= nvml.used_share(one.uuid) <= 1
+
+
+def check_windows_are_in_order(nvml):
+    for one in nvml.cards():
+        windows = nvml.windows(one.uuid, 0)
+        assert all(window.from_us < window.to_us for window in windows)
+        assert all(0 <= window.busy_percent <= 100 for window in windows)
+        assert windows == sorted(windows, key=lambda window: window.to_us)
+        if windows:
+            later = nvml.windows(one.uuid, windows[0].to_us)
+            assert all(window.to_us > windows[0].to_us for window in later)
+
+
 CONFORMANCE = [
+    check_used_share_is_a_share,
+    check_windows_are_in_order,
     check_answer_is_a_fresh_list,
     check_cards_are_told_apart,
     check_texts_are_there,
@@ -158,7 +210,7 @@ CONFORMANCE = [
 
 
 def fake_nvml(_):
-    return FakeNvml([card(0), busy(1)])
+    return FakeNvml([card(0), busy(1)], busy=[Window(0, 1000, 0), Window(1000, 2000, 99)])
 
 
 def empty_nvml(_):
@@ -194,6 +246,22 @@ def test_pynvml_reads_each_field(monkeypatch):
     assert (second.minor, second.occupants) == (0, (Occupant(77, 0),))
 
 
+def test_pynvml_makes_windows_of_samples(monkeypatch):
+    nvml = pynvml_on_fake(monkeypatch)
+    assert nvml.windows("GPU-0", 0) == [Window(1000, 2000, 90), Window(2000, 3000, 7)]
+    assert nvml.windows("GPU-0", 2000) == [Window(2000, 3000, 7)]
+    assert nvml.windows("GPU-0", 3000) == []
+
+
+def test_pynvml_without_samples_has_no_windows(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", FakePynvml(samples=()))
+    assert gpu.PyNvml().windows("GPU-0", 0) == []
+
+
+def test_pynvml_tells_the_share_of_memory_in_use(monkeypatch):
+    assert pynvml_on_fake(monkeypatch).used_share("GPU-1") == 1 / 8
+
+
 def test_no_driver_means_no_cards(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", FakePynvml(driver=False, failing=True))
     assert gpu.PyNvml().cards() == []
@@ -201,8 +269,10 @@ def test_no_driver_means_no_cards(monkeypatch):
 
 def test_failing_nvml_is_our_failure(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", FakePynvml(failing=True))
-    with pytest.raises(SpeedtrapError, match="GPU is lost; does `nvidia-smi` work"):
-        gpu.PyNvml().cards()
+    nvml = gpu.PyNvml()
+    for call in (nvml.cards, lambda: nvml.used_share("GPU-0"), lambda: nvml.windows("GPU-0", 0)):
+        with pytest.raises(SpeedtrapError, match="GPU is lost; does `nvidia-smi` work"):
+            call()
 
 
 @pytest.mark.parametrize(
@@ -301,6 +371,53 @@ def test_unknown_index_names_the_known_ones(clock):
     ):
         pass
     assert clock.slept == []
+
+
+@pytest.mark.parametrize(
+    ("allowed", "expected"),
+    [
+        ("0", [0]),
+        ("1,0", [1, 0]),
+        (" 1 , 2 ", [1, 2]),
+        ("GPU-1", [1]),
+        ("GPU-2,GPU-0", [2, 0]),
+        ("GPU-", []),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("0,-1,1", [0]),
+        ("0,7,1", [0]),
+        ("1,MIG-2", [1]),
+    ],
+)
+def test_visible_cards_are_those_that_cuda_would_show(allowed, expected):
+    cards = [card(0), card(1), card(2)]
+    assert [one.index for one in gpu._visible(cards, allowed)] == expected  # noqa: SLF001
+
+
+def test_only_visible_cards_are_leased(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,1")
+    nvml = FakeNvml([card(0), card(1), busy(2)])
+    with lease("cuda", nvml) as held:
+        assert held.device.index == 1
+    with (
+        pytest.raises(SpeedtrapError, match=r"no cuda:0 here; there are cuda:2, cuda:1 \(by CUDA"),
+        lease("cuda:0", nvml),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("allowed", ["", "-1", "9"])
+def test_no_visible_card_means_the_cpu_or_an_error(monkeypatch, allowed):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+    nvml = FakeNvml([card(0), card(1)])
+    with lease("auto", nvml) as held:
+        assert held.device.kind == "cpu"
+    with (
+        pytest.raises(SpeedtrapError, match="allows none of cuda:0, cuda:1; unset it"),
+        lease("cuda", nvml),
+    ):
+        pass
 
 
 def test_waiting_ends_at_the_deadline_with_every_reason(clock):
@@ -486,6 +603,7 @@ def test_watch_looks_at_its_own_card_only(monkeypatch):
                 looked.set()
             return super().cards()
 
+    monkeypatch.setattr(gpu, "MEMORY_PERIOD_S", 0.001)
     mine = card(0, used_bytes=70 * GIB, occupants=(Occupant(5, GIB),))
     other = card(1, used_bytes=140 * GIB, occupants=(Occupant(6, 2 * GIB),))
     with gpu.Watch(Looked([mine, other]), "GPU-0") as watch:
@@ -497,3 +615,113 @@ def test_watch_on_a_cpu_run_looks_at_nothing():
     with gpu.Watch(None, None) as watch:
         pass
     assert watch.seen == Seen()
+
+
+def test_watch_reads_memory_more_often_than_it_looks_around(monkeypatch):
+    monkeypatch.setattr(gpu, "time", time)
+    monkeypatch.setattr(gpu, "MEMORY_PERIOD_S", 0.001)
+    peak = threading.Event()
+
+    class FullForAMoment(FakeNvml):
+        reads = 0
+        looks = 0
+
+        def cards(self):
+            self.looks += 1
+            return super().cards()
+
+        def used_share(self, uuid):
+            self.reads += 1
+            if self.reads == 20:
+                peak.set()
+                return 0.97
+            return super().used_share(uuid)
+
+    nvml = FullForAMoment([card(0)])
+    with gpu.Watch(nvml, "GPU-0") as watch:
+        assert peak.wait(30)
+    assert gpu.was_full(watch.seen)
+    assert nvml.looks < 20
+
+
+def test_watch_that_fails_says_so(monkeypatch):
+    monkeypatch.setattr(gpu, "MEMORY_PERIOD_S", 0.001)
+    failed = threading.Event()
+
+    class Failing(FakeNvml):
+        def used_share(self, _uuid):
+            failed.set()
+            raise SpeedtrapError("NVML failed")
+
+    with gpu.Watch(Failing([card(0)]), "GPU-0") as watch:
+        assert failed.wait(30)
+    assert watch.blind_because == "NVML failed"
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (Seen(), False),
+        (Seen(used_share=0.79), False),
+        (Seen(used_share=0.8), True),
+        (Seen(foreign_bytes=gpu.FOREIGN_BYTES - 1), False),
+        (Seen(foreign_bytes=gpu.FOREIGN_BYTES), True),
+        (Seen(foreign_pids=frozenset({1})), False),
+    ],
+)
+def test_an_out_of_memory_is_believed_for_what_was_seen(seen, expected):
+    assert gpu.was_full(seen) is expected
+
+
+def every_20_ms(*percents):
+    """Windows from 10 ms before the clock's start on."""
+    starts = range(-10_000, 10**9, 20_000)
+    return [
+        Window(start, start + 20_000, percent)
+        for start, percent in zip(starts, percents, strict=False)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("percents", "busy_s", "waited_s"),
+    [
+        ([0] * 9, 0.0, 0.03),
+        ([100] + [0] * 9, 0.0, 0.03),
+        ([100, 5, 0], 0.0, 0.03),
+        ([100, 6, 0], 0.03, 0.05),
+        ([100, 100, 100, 100, 0], 0.07, 0.09),
+        ([0, 0, 100, 100], 0.0, 0.03),
+        ([100] * 100, 0.99, 1.0),
+    ],
+)
+def test_work_is_waited_out_from_the_first_window_that_is_all_ours(
+    clock, percents, busy_s, waited_s
+):
+    nvml = FakeNvml([card()], busy=every_20_ms(*percents), now_us=lambda: clock.time_ns() // 1000)
+    idle = Idle(nvml, "GPU-0")
+    assert idle.wait_until_idle(1.0) == pytest.approx(busy_s, abs=0.001)
+    assert clock.now_s == pytest.approx(waited_s, abs=gpu.IDLE_POLL_S)
+    assert idle.blind_because == ""
+
+
+def test_on_a_cpu_run_nothing_is_waited_for(clock):
+    assert Idle(None, None).wait_until_idle(9.0) == 0
+    assert clock.slept == []
+
+
+def test_a_driver_that_says_nothing_is_waited_for_once(clock):
+    idle = Idle(FakeNvml([card()]), "GPU-0")
+    assert idle.wait_until_idle(9.0) == 0
+    assert clock.now_s == pytest.approx(gpu.FIRST_WINDOW_S, abs=2 * gpu.IDLE_POLL_S)
+    assert "said nothing of how busy the card is" in idle.blind_because
+    waited_s = clock.now_s
+    assert idle.wait_until_idle(9.0) == 0
+    assert clock.now_s == waited_s
+
+
+def test_a_driver_that_cannot_tell_is_noted(monkeypatch, clock):
+    monkeypatch.setitem(sys.modules, "pynvml", FakePynvml(failing=True))
+    idle = Idle(gpu.PyNvml(), "GPU-0")
+    assert idle.wait_until_idle(9.0) == 0
+    assert "GPU is lost" in idle.blind_because
+    assert clock.slept == []

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from e2e import EXAMPLES, MEASURED, ROOT
+from e2e import EXAMPLES, MEASURED, PREAMBLE, ROOT
 
 from runner import gpu, sandbox, worker
 from runner.records import IsolationPolicy, Role
+from runner.wire import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ def load_pipe():
 def inference(pipe, prompts):
     return pipe(prompts, num_inference_steps=25).images
 """
-TOO_MUCH = 'torch.empty(2 * torch.cuda.mem_get_info()[1], dtype=torch.uint8, device="cuda")'
+TOO_MUCH = 'kept = [torch.empty(2**30, dtype=torch.uint8, device="cuda") for _ in range(2**20)]'
 FAKE = (
     'raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a'
     ' total capacity of 139.80 GiB of which 1.00 GiB is free.")'
@@ -170,16 +171,16 @@ def assert_measured(run: Run) -> None:
     assert not any("another process" in one for one in result["circumstances"]["warnings"])
 
 
-def assert_out_of_memory_once(run: Run, phase: str) -> None:
+def assert_failed_once(run: Run, verdict: str, phase: str) -> None:
     result = run.result
     assert run.status == 1
-    assert result["verdict"] == "oom"
+    assert result["verdict"] == verdict
     assert result["loss"] is None
     assert result["speedup"] is None
     assert result["failure"]["phase"] == phase
     assert result["failure"]["line"] == 6
     assert "out of memory" in result["reason"]
-    assert [one["verdict"] for one in result["circumstances"]["attempts"]] == ["oom"]
+    assert [one["verdict"] for one in result["circumstances"]["attempts"]] == [verdict]
 
 
 def test_example_is_measured():
@@ -214,11 +215,11 @@ def test_busy_card_is_not_taken_and_taken_again_once_free(holder):
 
 
 def test_real_out_of_memory_is_the_verdict_after_one_attempt(broken):
-    assert_out_of_memory_once(score(broken(TOO_MUCH)), "load")
+    assert_failed_once(score(broken(TOO_MUCH)), "oom", "load")
 
 
-def test_the_words_out_of_memory_buy_no_second_attempt(broken):
-    assert_out_of_memory_once(score(broken(FAKE)), "load")
+def test_the_words_out_of_memory_buy_neither_the_verdict_nor_a_second_attempt(broken):
+    assert_failed_once(score(broken(FAKE)), "crashed", "load")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -231,3 +232,39 @@ def test_an_ended_run_leaves_nothing_on_the_card(number):
     process.send_signal(number)
     _, stderr = process.communicate()
     assert process.returncode == (130 if number == signal.SIGTERM else -number), stderr
+
+
+LEAVES_WORK = """\
+import sys, time, torch
+torch.cuda._sleep(1000)
+torch.cuda.synchronize()
+channel.send(wire.Kind.HELLO)
+for kind in (wire.Kind.GO, wire.Kind.END):
+    channel.receive({kind})
+    for _ in range(100):
+        torch.cuda._sleep(20_000_000)
+    if kind is wire.Kind.GO:
+        torch.cuda.synchronize()
+    channel.send(wire.Kind.READY)
+time.sleep(600)
+"""
+
+
+def test_work_that_a_frozen_side_left_is_seen_and_finished_work_is_not(tmp_path):
+    nvml = gpu.PyNvml()
+    card = look()[0]
+    isolation, bwrap = sandbox.find_isolation(IsolationPolicy.BUBBLEWRAP)
+    box = sandbox.Box(isolation, bwrap, (), (), card.minor, card.uuid, tmp_path / "box")
+    idle = gpu.Idle(nvml, card.uuid)
+    with worker.start(Role.CANDIDATE, box.prepare(PREAMBLE + LEAVES_WORK), 64 * GIB) as side:
+        side.receive({Kind.HELLO}, within_s=120)
+        seen_s = {}
+        for kind in (Kind.GO, Kind.END):
+            side.send(kind, within_s=60)
+            side.receive({Kind.READY}, within_s=60)
+            side.freeze()
+            seen_s[kind] = idle.wait_until_idle(10)
+            side.thaw()
+    assert idle.blind_because == ""
+    assert seen_s[Kind.GO] == 0
+    assert seen_s[Kind.END] > 0.5

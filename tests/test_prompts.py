@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import coco, paths, prompts, wire
+from runner import captions, coco, paths, prompts, wire
 from runner.prompts import ClipModel, PromptSet
-from runner.records import SpeedtrapError
+from runner.records import Purpose, SpeedtrapError
+
+FRESH = captions.Source("fresh", "0", lambda rng: f"fresh {rng.randrange(10**12)}")
 
 
 def prompt_set(count):
@@ -124,6 +126,146 @@ def test_batch_sizes_that_are_refused(size):
 def test_too_few_prompts_tell_what_to_do(count, size):
     with pytest.raises(SpeedtrapError, match=f"need {2 * size}: use more prompts or a smaller"):
         prompts.plan(prompt_set(count), size, 42)
+
+
+def fixed_plan(batches=3, size=5, more=0):
+    return prompts.plan(prompt_set((1 + batches) * size + more), size, 42)
+
+
+def of(plan, purpose):
+    return [batch for batch in plan if batch.purpose is purpose]
+
+
+def sizes(plan):
+    return {purpose: len(of(plan, purpose)) for purpose in Purpose}
+
+
+secrets = st.integers(0, 2**53 - 1)
+
+
+@given(st.integers(1, 6), st.integers(1, 5), st.integers(0, 4), st.integers(0, 6), secrets)
+def test_audit_batches_are_mixed_among_the_fixed_ones(batches, size, more, count, seed):
+    fixed = fixed_plan(batches, size, more % size)
+    plan = prompts.with_audit(fixed, FRESH, count, seed)
+    assert plan[0] == fixed[0]
+    timed = [batch for batch in fixed if batch.timed]
+    assert sorted(of(plan, Purpose.FIXED), key=lambda batch: batch.seed) == timed
+    audit = of(plan, Purpose.AUDIT)
+    assert len(audit) == count
+    drawn = [prompt for batch in audit for prompt in batch.prompts]
+    public = {prompt for batch in fixed for prompt in batch.prompts}
+    assert len(drawn) == len(set(drawn)) == count * size
+    assert not public & set(drawn)
+    assert {len(batch.prompts) for batch in audit} <= {size}
+    assert all(0 <= batch.seed < 2**32 for batch in plan)
+
+
+@given(st.integers(1, 6), st.integers(0, 6), secrets)
+def test_repeat_and_other_seeds_refer_to_their_batches(batches, count, seed):
+    plan = prompts.with_audit(fixed_plan(batches), FRESH, count, seed)
+    counting = Purpose.AUDIT if count else Purpose.FIXED
+    assert sizes(plan) == {
+        Purpose.WARM_UP: 1,
+        Purpose.FIXED: batches,
+        Purpose.AUDIT: count,
+        Purpose.REPEAT: min(1, count),
+        Purpose.OTHER_SEED: count or batches,
+    }
+    for batch in of(plan, Purpose.REPEAT):
+        again = plan[batch.of]
+        assert again.purpose is Purpose.AUDIT
+        assert (batch.seed, batch.prompts) == (again.seed, again.prompts)
+    others = of(plan, Purpose.OTHER_SEED)
+    assert [batch.of for batch in others] == [
+        place for place, batch in enumerate(plan) if batch.purpose is counting
+    ]
+    for batch in others:
+        assert batch.prompts == plan[batch.of].prompts
+        assert batch.seed != plan[batch.of].seed
+    assert all(batch.of is None for batch in plan if batch not in others + of(plan, Purpose.REPEAT))
+
+
+@given(st.integers(1, 6), st.integers(0, 6), secrets)
+def test_the_candidates_batches_stand_at_the_same_places_as_the_baselines(batches, count, seed):
+    plan = prompts.with_audit(fixed_plan(batches), FRESH, count, seed)
+    mine = [batch for batch in plan if batch.for_candidate]
+    assert list(plan[: len(mine)]) == mine
+    assert Purpose.REPEAT not in [batch.purpose for batch in mine[:-1]]
+
+
+def test_the_order_is_the_seeds_and_any_place_may_hold_any_kind():
+    plans = [prompts.with_audit(fixed_plan(), FRESH, None, seed) for seed in range(60)]
+    orders = [tuple(batch.purpose for batch in plan[1:7]) for plan in plans]
+    assert len(set(orders)) > 10  # of 20
+    for place in range(6):
+        assert {order[place] for order in orders} == {Purpose.FIXED, Purpose.AUDIT}
+    assert len({plan[7].of for plan in plans}) >= 5
+
+
+@given(st.integers(0, 6), secrets)
+def test_the_same_secret_seed_gives_the_same_plan(count, seed):
+    fixed = fixed_plan()
+    assert prompts.with_audit(fixed, FRESH, count, seed) == prompts.with_audit(
+        fixed, FRESH, count, seed
+    )
+
+
+def test_two_secret_seeds_share_no_prompt_and_no_seed():
+    one, other = (
+        of(prompts.with_audit(fixed_plan(), FRESH, 3, seed), Purpose.AUDIT) for seed in (1, 2)
+    )
+    assert not {batch.prompts for batch in one} & {batch.prompts for batch in other}
+    assert not {batch.seed for batch in one} & {batch.seed for batch in other}
+
+
+def test_there_are_as_many_audit_batches_as_fixed_ones_unless_said():
+    assert sizes(prompts.with_audit(fixed_plan(4), FRESH, None, 1))[Purpose.AUDIT] == 4
+    assert sizes(prompts.with_audit(fixed_plan(4), FRESH, 1, 1))[Purpose.AUDIT] == 1
+
+
+def test_without_audit_batches_the_fixed_ones_get_another_seed():
+    plan = prompts.with_audit(fixed_plan(), FRESH, 0, 1)
+    assert sizes(plan)[Purpose.AUDIT] == sizes(plan)[Purpose.REPEAT] == 0
+    assert [plan[batch.of].purpose for batch in of(plan, Purpose.OTHER_SEED)] == [Purpose.FIXED] * 3
+
+
+def test_public_prompts_in_a_private_file_are_not_drawn(write):
+    fixed = fixed_plan(1, 2)
+    public = [prompt for batch in fixed for prompt in batch.prompts]
+    path = write("\n".join([*public, "mine", "yours"]), "private.txt")
+    source = prompts.audit_source(prompts.PRESETS["natural"], path)
+    (audit,) = of(prompts.with_audit(fixed, source, 1, 5), Purpose.AUDIT)
+    assert sorted(audit.prompts) == ["mine", "yours"]
+    with pytest.raises(SpeedtrapError, match=r"private\.txt has only 2 prompts"):
+        prompts.with_audit(fixed, source, 2, 5)
+
+
+def test_audit_prompts_come_from_the_presets_grammar_or_a_file(write):
+    preset = prompts.PRESETS["embedded"]
+    assert prompts.audit_source(preset, None).name == "tiny grammar"
+    path = write("one\n\n two \n", "private.txt")
+    source = prompts.audit_source(preset, path)
+    assert source.name == "private.txt"
+    assert source.digest == prompts.load(str(path)).digest
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "has no prompt; give a text file with a prompt a line"),
+        (b"\n \n", "has no prompt"),
+        (b"\xff\xfe\x00", "cannot read the audit prompts"),
+        (b"x" * 9000, "a prompt is longer than 8192 bytes"),
+    ],
+)
+def test_audit_files_that_are_refused(write, content, says):
+    with pytest.raises(SpeedtrapError, match=says):
+        prompts.audit_source(prompts.PRESETS["natural"], write(content, "private.txt"))
+
+
+def test_an_audit_file_that_is_not_there(tmp_path):
+    with pytest.raises(SpeedtrapError, match=r"cannot read the audit prompts .*give a text file"):
+        prompts.audit_source(prompts.PRESETS["natural"], tmp_path / "nowhere.txt")
 
 
 def test_text_file_is_a_prompt_a_line(write):

@@ -12,13 +12,20 @@ from runner import paths
 from runner.records import (
     SCHEMA_VERSION,
     Attempt,
+    Audit,
     Batch,
     Circumstances,
     Claim,
     Device,
     Failure,
+    Fidelity,
+    Floor,
     Isolation,
     IsolationPolicy,
+    Likeness,
+    Part,
+    PlannedBatch,
+    Purpose,
     Result,
     Script,
     Side,
@@ -33,6 +40,7 @@ PROMISED = {
     "reason",
     "passed",
     "speedup",
+    "credited_speedup",
     "accuracy",
     "quality_loss",
     "loss",
@@ -41,11 +49,20 @@ PROMISED = {
     "baseline",
     "candidate",
     "claim",
+    "audit",
+    "fidelity",
     "device",
     "isolation",
     "circumstances",
 }
-NUMBERS = ["speedup", "accuracy", "quality_loss", "speed_achievement", "accuracy_achievement"]
+NUMBERS = [
+    "speedup",
+    "credited_speedup",
+    "accuracy",
+    "quality_loss",
+    "speed_achievement",
+    "accuracy_achievement",
+]
 
 CIRCUMSTANCES = Circumstances(
     started_at="2025-01-01T00:00:00+00:00",
@@ -70,10 +87,44 @@ CIRCUMSTANCES = Circumstances(
     warnings=("doubtful",),
 )
 
+AUDIT = Audit(
+    seed=7,
+    prompts="tiny grammar",
+    prompts_sha256="0" * 64,
+    fixed=Part(speedup=2.0, quality_loss=0.0),
+    audit=Part(speedup=2.0, quality_loss=None),
+    fixed_faster=1.0,
+    repeat_faster=None,
+    tolerance=1.25,
+    fixed_better=None,
+    fixed_better_t=None,
+    suspicion=None,
+)
+FLOOR = Floor(mean=0.5, sd=0.1, at_least=0.4, image_at_least=0.0, seen=0.9)
+FIDELITY = Fidelity(
+    psnr_db=FLOOR,
+    ssim=FLOOR,
+    clip_cosine=FLOOR,
+    images=15,
+    discarded=0,
+    below=(),
+    tie_t=7.0,
+    tied_images=15,
+    tied=True,
+    credit=1.0,
+)
+
+
+def batch(**changes):
+    fields = {"phase": "timed", "purpose": Purpose.AUDIT, "counts": True, "seed": 1, "time_s": 1.0}
+    return Batch(**(fields | {"scores": (1.0,)} | changes))
+
 
 @pytest.fixture
 def full(make_result):
     return make_result(
+        audit=AUDIT,
+        fidelity=FIDELITY,
         failure=Failure(file="x.py", line=None, phase="load", message="m", traceback="t"),
         device=Device(kind="cuda", name="H200", index=0, uuid="GPU-1", memory_bytes=1, driver="5"),
         isolation=Isolation(backend=IsolationPolicy.BUBBLEWRAP, network=False, host_files=False),
@@ -116,14 +167,17 @@ def test_names_inside_the_sides_and_the_claim(full):
     found = as_json(full)
     for side in ("baseline", "candidate"):
         assert set(found[side]) == {"time_s", "score", "batches"}
-        assert set(found[side]["batches"][0]) == {"phase", "seed", "time_s", "scores"}
+        assert set(found[side]["batches"][0]) == {
+            *("phase", "purpose", "counts", "seed", "time_s", "leftover_s", "scores"),
+            *("same_seed", "other_seed"),
+        }
     assert set(found["claim"]) == {"time_s", "score"}
-    assert found["schema_version"] == SCHEMA_VERSION == "1.1"
+    assert found["schema_version"] == SCHEMA_VERSION == "1.2"
 
 
 def test_unmeasured_is_null_and_never_zero(refused_result):
     found = as_json(refused_result)
-    missing = [*NUMBERS, "loss", "baseline", "candidate", "claim"]
+    missing = [*NUMBERS, "loss", "baseline", "candidate", "claim", "audit", "fidelity"]
     assert [found[name] for name in missing] == [None] * len(missing)
 
 
@@ -143,14 +197,63 @@ def test_shares_are_within_zero_and_one(make_result, name, bad):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_no_nan_gets_into_a_side(bad):
-    with pytest.raises(pydantic.ValidationError):
-        Batch(phase="timed", seed=1, time_s=1.0, scores=(1.0, bad))
-    with pytest.raises(pydantic.ValidationError):
-        Batch(phase="timed", seed=1, time_s=bad, scores=())
+    for changes in ({"scores": (1.0, bad)}, {"time_s": bad}, {"leftover_s": bad}):
+        with pytest.raises(pydantic.ValidationError, match="finite"):
+            batch(**changes)
+    for name in ("fixed_faster", "tolerance", "fixed_better", "fixed_better_t"):
+        with pytest.raises(pydantic.ValidationError, match="finite"):
+            Audit(**(AUDIT.model_dump() | {name: bad}))
+    with pytest.raises(pydantic.ValidationError, match="finite"):
+        Floor(**(FLOOR.model_dump() | {"seen": bad}))
     with pytest.raises(pydantic.ValidationError):
         Side(time_s=1.0, score=bad, batches=())
     with pytest.raises(pydantic.ValidationError):
         Claim(time_s=bad, score=1.0)
+
+
+@pytest.mark.parametrize("changes", [{"time_s": 0.0}, {"time_s": -1.0}, {"leftover_s": -0.1}])
+def test_no_batch_takes_less_than_no_time(changes):
+    assert batch().leftover_s == 0
+    with pytest.raises(pydantic.ValidationError):
+        batch(**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("psnr_db", (0.0, 100.0), (-0.1, 100.1)),
+        ("ssim", (-1.0, 1.0), (-1.1, 1.1)),
+        ("clip_cosine", (-1.0, 1.0), (-1.1, 1.1)),
+    ],
+)
+def test_likeness_is_within_its_range(name, good, bad):
+    fields = {"psnr_db": 30.0, "ssim": 0.9, "clip_cosine": 0.9}
+    for value in good:
+        assert getattr(Likeness(**(fields | {name: value})), name) == value
+    for value in (*bad, math.nan, math.inf):
+        with pytest.raises(pydantic.ValidationError):
+            Likeness(**(fields | {name: value}))
+
+
+@pytest.mark.parametrize(
+    ("purpose", "timed", "for_candidate"),
+    [
+        (Purpose.WARM_UP, False, True),
+        (Purpose.FIXED, True, True),
+        (Purpose.AUDIT, True, True),
+        (Purpose.REPEAT, True, True),
+        (Purpose.OTHER_SEED, False, False),
+    ],
+)
+def test_what_each_purpose_means(purpose, timed, for_candidate):
+    planned = PlannedBatch(1, ("a",), purpose)
+    assert (planned.timed, planned.for_candidate) == (timed, for_candidate)
+
+
+def test_batches_that_count(side):
+    made = side()
+    assert made.counted == made.batches[1:]
+    assert Side(time_s=1.0, score=1.0, batches=(batch(), batch(counts=False))).counted == (batch(),)
 
 
 @pytest.mark.parametrize("changes", [{"time_s": -1.0}, {"score": -1.0}])

@@ -301,6 +301,23 @@ def test_torch_compile_works_inside(bwrap: Path, tmp_path: Path):
     assert run_boxed(tmp_path, COMPILE, models, bwrap) == "(64, 64) True\n"
 
 
+def test_whatever_a_candidate_leaves_is_removed():
+    """A tree too deep for Python's own removal, a link out of it, a name with a newline."""
+    start, outside = Path.cwd(), Path(__file__)
+    mode = outside.stat().st_mode
+    with sandbox.scratch_folder() as folder:
+        (folder / "a\nname").symlink_to(outside)
+        os.chdir(folder)
+        try:
+            for _ in range(3000):
+                Path("a").mkdir()
+                os.chdir("a")
+        finally:
+            os.chdir(start)
+    assert not folder.exists()
+    assert outside.stat().st_mode == mode
+
+
 class TestChoice:
     def test_isolation_names_what_it_is(self):
         isolation, path = sandbox.find_isolation(IsolationPolicy.BUBBLEWRAP)

@@ -15,6 +15,7 @@ from runner.records import (
     Device,
     Failure,
     Judgement,
+    Purpose,
     Reading,
     Readings,
     Refused,
@@ -269,6 +270,60 @@ def test_a_made_baseline_that_fails_is_no_failure_of_ours(settings, write):
     given = prepare(settings(baseline=write(CANDIDATE, "base.py")))
     with pytest.raises(SpeedtrapError, match=r"the baseline failed: baseline\.py:3: no\nTrace"):
         _without_baseline(lost, given)
+
+
+def test_every_run_has_fresh_prompts_of_its_own(settings):
+    jobs = [prepare(settings()) for _ in range(2)]
+    assert jobs[0].audit_seed != jobs[1].audit_seed
+    drawn = [
+        {prompt for one in job.plan if one.purpose is Purpose.AUDIT for prompt in one.prompts}
+        for job in jobs
+    ]
+    assert [len(some) for some in drawn] == [15, 15]
+    assert len(drawn[0] & drawn[1]) <= 1
+    assert jobs[0].audit_source[0] == "tiny grammar"
+
+
+def test_an_audit_seed_repeats_the_plan(settings):
+    one, other = (prepare(settings(audit_seed=5)) for _ in range(2))
+    assert one.plan == other.plan
+    assert one.audit_seed == 5
+    assert prepare(settings(audit_seed=6)).plan != one.plan
+
+
+def test_fresh_prompts_are_in_no_script(settings, tmp_path):
+    job = prepare(settings(audit_seed=5, keep=tmp_path / "kept"))
+    public = {prompt for one in job.values.batches for prompt in one.prompts}
+    assert public == set(job.prompt_set.prompts)
+    secret = {prompt for one in job.plan for prompt in one.prompts} - public
+    assert secret
+    for script in write_scripts(job).values():
+        assert not any(prompt in script.text for prompt in secret)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"audit_batches": 0}, "the numbers stand on public prompts"),
+        ({"audit_seed": 5}, "whoever knows it knows the prompts"),
+    ],
+)
+def test_what_weakens_the_audit_is_a_warning(settings, measured, changes, says):
+    def warnings(**more):
+        one = account.Account(prepare(settings(**more)), Keeper(None), Silent())
+        return one.result(measured()).circumstances.warnings
+
+    assert any(says in text for text in warnings(**changes))
+    assert not any(says in text for text in warnings())
+
+
+def test_images_without_a_floor_are_a_warning_unless_scores_mean_nothing(settings, measured):
+    for clip, expected in ((None, 1), ("ViT-S-32:random", 0)):
+        one = account.Account(prepare(settings(clip=clip)), Keeper(None), Silent())
+        result = one.result(measured())
+        assert result.fidelity is None
+        found = [text for text in result.circumstances.warnings if "against a floor" in text]
+        assert len(found) == expected
 
 
 def test_json_is_ascii(make_result, monkeypatch, capsys, write):

@@ -16,10 +16,12 @@ FILES = (Path("candidate.py"), Path("base.py"))
 
 def test_defaults():
     settings = Settings(*FILES)
-    assert settings.sandbox is IsolationPolicy.BUBBLEWRAP
+    assert settings.sandbox is IsolationPolicy.AUTO
     assert (settings.target_speedup, settings.target_quality_loss) == (None, 0.02)
     assert (settings.batch_size, settings.seed, settings.device) == (5, 42, "auto")
     assert (settings.keep, settings.readable, settings.stand_ins) == (None, (), {})
+    assert (settings.audit_batches, settings.audit_prompts, settings.audit_seed) == (None,) * 3
+    assert settings.allow_untied is False
 
 
 def test_frozen():
@@ -38,6 +40,8 @@ def test_frozen():
         ("timeout_s", [0, -1, math.nan, math.inf], "the timeout must be"),
         ("wait_s", [-1, math.nan, math.inf], "the waiting time must be"),
         ("memory_limit_bytes", [0, -1], "memory"),
+        ("audit_batches", [-1, 1001], "audit batches must be 0 to 1000"),
+        ("audit_seed", [-1, 2**53, 2**64], "the audit seed must be in 0 to 9007199254740991"),
     ],
 )
 def test_values_that_are_refused(field, values, message):
@@ -55,6 +59,8 @@ def test_values_that_are_refused(field, values, message):
         ("timeout_s", [0.001, 600, 86400]),
         ("wait_s", [0, 600, 86400]),
         ("memory_limit_bytes", [None, 1, 2**40]),
+        ("audit_batches", [None, 0, 1, 1000]),
+        ("audit_seed", [None, 0, 2**53 - 1]),
     ],
 )
 def test_values_that_are_taken(field, values):

@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,16 +9,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import loss, verify
-from runner.records import Claim, Ending, Phase, Role, Script, Verdict, WorkerLostError
-from runner.verify import Targets
+from runner.records import (
+    Audit,
+    Batch,
+    Claim,
+    Ending,
+    Fidelity,
+    Floor,
+    Measured,
+    Part,
+    Phase,
+    Purpose,
+    Role,
+    Script,
+    Side,
+    Verdict,
+    WorkerLostError,
+)
+from runner.verify import Evidence, Targets
 
 SCRIPT = Script(text="", source=Path("mine.py"), first_line=101, line_count=50)
 TARGETS = Targets(speedup=1.5, quality_loss=0.25)
 
 
-def explained(stderr="", returncode=1, phase=Phase.LOAD, **breach):
-    ending = Ending(returncode=returncode, stdout="", stderr=stderr, **breach)
-    return verify.explain(WorkerLostError(Role.CANDIDATE, phase, ending), SCRIPT)
+def explained(
+    stderr="", returncode=1, phase=Phase.LOAD, *, stdout="", card_was_full=False, **breach
+):
+    ending = Ending(returncode=returncode, stdout=stdout, stderr=stderr, **breach)
+    lost = WorkerLostError(Role.CANDIDATE, phase, ending)
+    return verify.explain(lost, SCRIPT, card_was_full=card_was_full)
+
+
+def judged(measured, **changes):
+    """The judgement where every image of the candidate's counts as it was scored."""
+    scores = [score for batch in measured.candidate.counted for score in batch.scores]
+    return verify.judge(Evidence(**({"measured": measured, "scores": scores} | changes)), TARGETS)
 
 
 def frame(line, file="/speedtrap/tmp.py", name="f"):
@@ -149,7 +175,7 @@ def test_fault_dump_is_read_from_its_top():
         (signal.SIGABRT, Verdict.CRASHED, "was ended by SIGABRT in the load phase"),
         (signal.SIGXFSZ, Verdict.CRASHED, "was ended by SIGXFSZ in the load phase"),
         (72, Verdict.CRASHED, "was ended by signal 72 in the load phase"),
-        (signal.SIGKILL, Verdict.OOM, "probably by the kernel for lack of memory"),
+        (signal.SIGKILL, Verdict.CRASHED, "(by itself, or by the kernel for lack of memory)"),
     ],
 )
 def test_ends_by_a_signal(number, verdict, text):
@@ -159,19 +185,39 @@ def test_ends_by_a_signal(number, verdict, text):
     assert found.failure.line is None
 
 
-@pytest.mark.parametrize(
-    "last",
-    [
-        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB",
-        "torch.cuda.OutOfMemoryError: CUDA out of memory.",
-        "RuntimeError: CUDA error: out of memory",
-        "torch.AcceleratorError: CUDA error: out of memory",
-        "MemoryError",
-        "MemoryError: Unable to allocate",
-    ],
-)
-def test_out_of_memory(last):
-    assert explained(traceback(last, frame(101))).verdict is Verdict.OOM
+CUDA_OOM = [
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB",
+    "torch.cuda.OutOfMemoryError: CUDA out of memory.",
+    "RuntimeError: CUDA error: out of memory",
+    "torch.AcceleratorError: CUDA error: out of memory",
+    "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+]
+
+
+@pytest.mark.parametrize("last", CUDA_OOM)
+def test_out_of_memory_is_believed_where_the_card_was_seen_full(last):
+    found = explained(traceback(last, frame(101)), card_was_full=True)
+    assert found.verdict is Verdict.OOM
+    assert found.failure.message == last
+
+
+@pytest.mark.parametrize("last", CUDA_OOM)
+def test_out_of_memory_that_nobody_saw_is_a_crash(last):
+    found = explained(traceback(last, frame(101)))
+    assert found.verdict is Verdict.CRASHED
+    assert found.failure.message == f"{last} (the card was not seen full)"
+
+
+@pytest.mark.parametrize("last", ["MemoryError", "MemoryError: Unable to allocate", "E: no"])
+@pytest.mark.parametrize("card_was_full", [True, False])
+def test_what_says_nothing_of_the_card_is_no_out_of_memory(last, card_was_full):
+    found = explained(traceback(last, frame(101)), card_was_full=card_was_full)
+    assert found.verdict is Verdict.CRASHED
+
+
+def test_a_limit_of_host_memory_is_out_of_memory_whatever_was_printed():
+    found = explained("", 137, breach=Verdict.OOM, breach_reason="used 9.0 GiB of host memory")
+    assert found.verdict is Verdict.OOM
 
 
 @pytest.mark.parametrize(
@@ -183,7 +229,7 @@ def test_out_of_memory(last):
     ],
 )
 def test_out_of_memory_that_was_not_the_end(stderr):
-    assert explained(stderr).verdict is Verdict.CRASHED
+    assert explained(stderr, card_was_full=True).verdict is Verdict.CRASHED
 
 
 @pytest.mark.parametrize(
@@ -230,6 +276,22 @@ def test_early_clean_exit_is_a_crash():
     assert "exited with status 0 in the warm-up phase, before it was done" in found.reason
 
 
+@pytest.mark.parametrize("phase", [Phase.LOAD, Phase.WARMUP, Phase.TIMED, Phase.EXIT])
+def test_early_clean_exit_with_a_result_is_tampering(phase):
+    found = explained("", 0, phase, stdout="chatter\n0.000100,99.000000\nbye\n")
+    assert found.verdict is Verdict.TAMPERED
+    assert found.failure.message == (
+        f"exited with status 0 in the {phase} phase, before it was done,"
+        " and claims 0.000100,99.000000"
+    )
+
+
+def test_a_result_does_not_hide_an_exception():
+    found = explained(ORDINARY, 1, stdout="0.000100,99.000000\n")
+    assert found.verdict is Verdict.CRASHED
+    assert found.failure.message == "ValueError: no"
+
+
 def test_breach_is_the_verdict_whatever_was_printed():
     stderr = traceback("torch.OutOfMemoryError: CUDA out of memory", frame(105))
     found = explained(stderr, 137, breach=Verdict.TIMEOUT, breach_reason="took longer than 5 s")
@@ -266,11 +328,12 @@ def test_a_forged_frame_moves_the_line_only():
     assert found.failure.line == 49
 
 
-@given(st.text(max_size=300), st.integers(0, 255), st.sampled_from(list(Phase)))
-def test_any_ending_is_explained(stderr, returncode, phase):
-    found = explained(stderr, returncode, phase)
+@given(st.text(max_size=300), st.integers(0, 255), st.sampled_from(list(Phase)), st.booleans())
+def test_any_ending_is_explained(stderr, returncode, phase, card_was_full):
+    found = explained(stderr, returncode, phase, stdout=stderr, card_was_full=card_was_full)
     assert found.reason.startswith("mine.py")
-    assert found.verdict in {Verdict.CRASHED, Verdict.OOM, Verdict.BAD_OUTPUT}
+    assert found.verdict in {Verdict.CRASHED, Verdict.OOM, Verdict.BAD_OUTPUT, Verdict.TAMPERED}
+    assert card_was_full or found.verdict is not Verdict.OOM
 
 
 @given(st.integers(0, 999_999_999_999), st.integers(0, 100_000_000))
@@ -337,9 +400,66 @@ def test_tolerance_counts_timed_batches_only(side, measured):
     assert not verify.tampering(Claim(time_s=2 + tolerance_s - 0.01, score=80.0), measured())
 
 
+TRUE_CLAIM = "2.000000,80.000000\n"
+
+
+@pytest.mark.parametrize(
+    ("stdout", "reason"),
+    [
+        (
+            "0.100000,99.000000\n" + TRUE_CLAIM,
+            "printed 2 result lines: 0.100000,99.000000, 2.000000,80.000000",
+        ),
+        (TRUE_CLAIM * 2, "printed 2 result lines: 2.000000,80.000000, 2.000000,80.000000"),
+        (
+            "1.000000,1.000000\n" * 9 + TRUE_CLAIM,
+            "printed 10 result lines: 1.000000,1.000000, 1.000000,1.000000, 1.000000,1.000000",
+        ),
+        (
+            TRUE_CLAIM + "bye\n",
+            "the last line of stdout is not the script's `time,score`: there is output after it",
+        ),
+        ("bye\n", "the last line of stdout is not the script's `time,score`: there is none"),
+        ("", "the last line of stdout is not the script's `time,score`: there is none"),
+    ],
+)
+def test_one_result_line_and_nothing_after_it(measured, stdout, reason):
+    found = judged(measured(claim=stdout))
+    assert found.verdict is Verdict.TAMPERED
+    assert found.reason == reason
+
+
+@pytest.mark.parametrize(
+    "chatter",
+    ["loading\n", "took 2.000000,80.000000 in all\n", "2.0,80.0\n", "1,2\n", "\x1b[2K100%\r\n"],
+)
+def test_chatter_before_the_result_is_nobodys_business(measured, chatter):
+    assert judged(measured(claim=chatter * 3 + TRUE_CLAIM + "\n \n")).verdict is Verdict.OK
+
+
+def test_the_claim_is_about_all_timed_batches_and_no_others(side):
+    purposes = (Purpose.WARM_UP, Purpose.FIXED, Purpose.AUDIT, Purpose.REPEAT)
+    batches = tuple(
+        Batch(
+            phase="timed" if number else "warm-up",
+            purpose=purpose,
+            counts=purpose is Purpose.AUDIT,
+            seed=number,
+            time_s=10.0**number,
+            scores=(20.0 * number, 20.0 * number),
+        )
+        for number, purpose in enumerate(purposes)
+    )
+    own = Side(time_s=100.0, score=40.0, batches=batches)
+    found = Measured(side(), own, "", "alternate")
+    assert verify.tampering(Claim(time_s=1110.0, score=40.0), found) is None
+    problem = verify.tampering(Claim(time_s=100.0, score=40.0), found)
+    assert problem == "claims 100.000 s, the witness saw 1110.000 s"
+
+
 @pytest.mark.parametrize("claim", ["", "hello", "0.000001,80.000000", "2.000000,99.000000"])
 def test_tampering_leaves_no_number(measured, claim):
-    found = verify.judge(measured(claim=claim), TARGETS)
+    found = judged(measured(claim=claim))
     assert found.verdict is Verdict.TAMPERED
     assert found.reason
     numbers = (found.speedup, found.accuracy, found.speed_achievement, found.accuracy_achievement)
@@ -360,7 +480,7 @@ def test_tampering_leaves_no_number(measured, claim):
     ],
 )
 def test_judged_at_and_around_the_targets(measured, candidate, verdict):
-    found = verify.judge(measured((4.5, 80.0), candidate), TARGETS)
+    found = judged(measured((4.5, 80.0), candidate))
     assert found.verdict is verdict
     assert bool(found.reason) == (verdict is not Verdict.OK)
     speedup, quality_loss = 4.5 / candidate[0], 1 - candidate[1] / 80.0
@@ -371,22 +491,22 @@ def test_judged_at_and_around_the_targets(measured, candidate, verdict):
 
 
 def test_reason_tells_number_and_target(measured):
-    slow = verify.judge(measured((4.0, 80.0), (4.0, 80.0)), TARGETS)
+    slow = judged(measured((4.0, 80.0), (4.0, 80.0)))
     assert slow.reason == "speedup 1.00 is under 1.5"
-    bad = verify.judge(measured((4.0, 80.0), (1.0, 40.0)), TARGETS)
+    bad = judged(measured((4.0, 80.0), (1.0, 40.0)))
     assert bad.reason == "quality loss 50.00% is over 25.00%"
 
 
 def test_worthless_baseline_is_inconclusive(measured):
-    found = verify.judge(measured((4.0, 0.0), (2.0, 0.0)), TARGETS)
+    found = judged(measured((4.0, 0.0), (2.0, 0.0)))
     assert found.verdict is Verdict.INCONCLUSIVE
     assert (found.speedup, found.speed_achievement) == (2.0, 1.0)
     assert (found.accuracy, found.accuracy_achievement, found.loss) == (None, None, None)
 
 
 def test_claim_is_never_used_as_a_number(measured):
-    honest = verify.judge(measured(candidate=(2.0, 80.0)), TARGETS)
-    boast = verify.judge(measured(candidate=(2.0, 80.0), claim="1.500000,80.000900"), TARGETS)
+    honest = judged(measured(candidate=(2.0, 80.0)))
+    boast = judged(measured(candidate=(2.0, 80.0), claim="1.500000,80.000900"))
     assert boast.claim == Claim(time_s=1.5, score=80.0009)
     assert (boast.speedup, boast.loss) == (honest.speedup, honest.loss)
 
@@ -397,6 +517,165 @@ scores = st.floats(0.1, 100)
 
 @given(times, scores, times, scores)
 def test_loss_agrees_with_the_verdict(measured, base_s, base_score, own_s, own_score):
-    found = verify.judge(measured((base_s, base_score), (own_s, own_score)), TARGETS)
+    found = judged(measured((base_s, base_score), (own_s, own_score)))
     assert 0 <= found.loss <= 1
     assert (found.verdict is Verdict.OK) == (found.loss == 0)
+
+
+FLOOR = Floor(mean=0.5, sd=0.1, at_least=0.4, image_at_least=0.0, seen=0.9)
+
+
+def audit(suspicion=None):
+    part = Part(speedup=2.0, quality_loss=0.0)
+    return Audit(
+        seed=1,
+        prompts="grammar",
+        prompts_sha256="0",
+        fixed=part,
+        audit=part,
+        fixed_faster=1.0,
+        repeat_faster=1.0,
+        tolerance=1.25,
+        fixed_better=0.0,
+        fixed_better_t=0.0,
+        suspicion=suspicion,
+    )
+
+
+def fidelity(**changes):
+    fields = {"images": 4, "discarded": 0, "below": (), "tie_t": 7.0, "tied": True}
+    fields |= {"tied_images": 4, "credit": 1.0}
+    return Fidelity(psnr_db=FLOOR, ssim=FLOOR, clip_cosine=FLOOR, **(fields | changes))
+
+
+NUMBERS = ("speedup", "accuracy", "speed_achievement", "accuracy_achievement", "loss")
+
+
+def numbers_of(judgement):
+    return [getattr(judgement, name) for name in NUMBERS]
+
+
+def test_nothing_suspicious_changes_nothing(measured):
+    assert judged(measured(), audit=audit(), fidelity=fidelity()) == judged(measured())
+
+
+def test_what_the_audit_suspects_is_tampering(measured):
+    found = judged(measured(), audit=audit("public prompts are 10 times faster"))
+    assert (found.verdict, found.reason) == (
+        Verdict.TAMPERED,
+        "public prompts are 10 times faster",
+    )
+    assert numbers_of(found) == [None] * 5
+
+
+def test_images_that_come_again_are_bad_output(measured):
+    found = judged(measured(), duplicates=3)
+    assert found.verdict is Verdict.BAD_OUTPUT
+    assert found.reason == "returned 3 images again for other prompts or seeds"
+    assert numbers_of(found) == [None] * 5
+
+
+def test_a_false_claim_comes_before_anything_else(measured):
+    found = judged(measured(claim="bye\n"), audit=audit("why"), duplicates=3)
+    assert "the last line of stdout" in found.reason
+
+
+def test_untied_images_have_no_loss(measured):
+    found = judged(measured(), fidelity=fidelity(tied=False, tie_t=0.4))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "nothing shows that they come from the pipeline" in found.reason
+    assert "--allow-untied" in found.reason
+    assert found.loss is None
+    assert (found.speedup, found.accuracy) == (2.0, 1.0)
+
+
+@pytest.mark.parametrize("candidate", [(2.0, 80.0), (4.0, 80.0), (2.0, 10.0)])
+def test_untied_images_are_measured_where_that_is_allowed(measured, candidate):
+    seen = fidelity(tied=False, tie_t=0.4)
+    pair = measured(candidate=candidate)
+    assert judged(pair, fidelity=seen).loss is None
+    assert judged(pair, fidelity=seen, allow_untied=True) == judged(pair)
+
+
+@pytest.mark.parametrize("allow_untied", [True, False])
+def test_images_below_the_floor_are_a_quality_loss_tied_or_not(measured, allow_untied):
+    for tied in (True, False):
+        seen = fidelity(tied=tied, below=("psnr_db", "ssim"))
+        found = judged(measured(), scores=[0.0] * 4, fidelity=seen, allow_untied=allow_untied)
+        assert found.verdict is Verdict.QUALITY_THRESHOLD_EXCEEDED
+        assert found.reason == (
+            "quality loss 100.00% is over 25.00%: the images are less like the baseline's than"
+            " another seed's are (psnr_db, ssim)"
+        )
+        assert found.accuracy == 0
+        assert found.loss == pytest.approx(1 - 0.25)
+
+
+def test_discarded_images_are_paid_for_in_quality(measured):
+    seen = fidelity(discarded=2)
+    found = judged(measured(), scores=[80.0, 0.0, 80.0, 0.0], fidelity=seen)
+    assert found.verdict is Verdict.QUALITY_THRESHOLD_EXCEEDED
+    assert found.accuracy == pytest.approx(0.5)
+    assert found.reason == (
+        "quality loss 50.00% is over 25.00%: 2 of 4 images are nothing like the baseline's and"
+        " count as 0"
+    )
+
+
+def test_a_few_discarded_images_within_the_target_are_no_reason(measured):
+    found = judged(measured(), scores=[80.0] * 9 + [0.0], fidelity=fidelity(discarded=1))
+    assert (found.verdict, found.reason) == (Verdict.OK, "")
+    assert found.accuracy == pytest.approx(0.9)
+
+
+def test_a_quality_loss_of_likely_images_needs_no_more_words(measured):
+    found = judged(measured(candidate=(2.0, 40.0)), fidelity=fidelity())
+    assert found.reason == "quality loss 50.00% is over 25.00%"
+
+
+def test_a_worthless_baseline_is_inconclusive_tied_or_not(measured):
+    pair = measured((4.0, 0.0), (2.0, 0.0))
+    found = judged(pair, fidelity=fidelity(tied=False))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "CLIP score of 0" in found.reason
+
+
+def test_speed_is_credited_for_tied_images_only(measured):
+    found = judged(measured(), fidelity=fidelity(tied_images=3, credit=0.5))
+    assert (found.speedup, found.credited_speedup) == (2.0, 1.0)
+    assert found.verdict is Verdict.SPEEDUP_TARGET_NOT_MET
+    assert found.reason == (
+        "speedup 1.00 is under 1.5: 2.00 were measured, but only 3 of 4 images are more like the"
+        " baseline's of their seed than like another's"
+    )
+    assert found.loss == pytest.approx(loss.loss(1.0, 0.0, 1.5, 0.25))
+
+
+def test_all_speed_is_credited_where_untied_images_are_allowed_or_there_is_no_floor(measured):
+    seen = fidelity(tied_images=1, credit=0.0, tied=False)
+    assert judged(measured(), fidelity=seen, allow_untied=True).credited_speedup == 2.0
+    assert judged(measured()).credited_speedup == 2.0
+
+
+def test_a_slow_candidate_is_not_told_of_credit(measured):
+    found = judged(measured(candidate=(4.0, 80.0)), fidelity=fidelity())
+    assert found.reason == "speedup 1.00 is under 1.5"
+
+
+@pytest.mark.parametrize(
+    ("baseline_says", "passes"),
+    [("4.000000,80.000000", False), ("3.000000,80.000000", True), ("9.000000,80.000000", False)],
+)
+def test_a_host_on_which_processes_wake_late_widens_the_tolerance(measured, baseline_says, passes):
+    found = replace(measured(), baseline_stdout=baseline_says + "\n")
+    assert (verify.tampering(Claim(time_s=1.0, score=80.0), found) is None) is passes
+
+
+def test_work_left_on_the_gpu_is_no_part_of_the_claim(measured):
+    found = measured()
+    batches = [
+        one.model_copy(update={"time_s": one.time_s + 5.0, "leftover_s": 5.0})
+        for one in found.candidate.batches
+    ]
+    left = found.candidate.model_copy(update={"time_s": 12.0, "batches": tuple(batches)})
+    assert verify.tampering(Claim(time_s=2.0, score=80.0), replace(found, candidate=left)) is None

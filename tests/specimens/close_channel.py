@@ -1,5 +1,8 @@
 """Closes all but the standard streams, then returns good images.
 
+Family: broken
+Member: own
+Strategy: Loses its channel to the controller by a careless closerange, then carries on.
 Expected: crashed
 Phase: warm-up
 Reason: Bad file descriptor

@@ -1,5 +1,9 @@
 """Closes every descriptor, its channel and its own stderr too, and goes on.
 
+Family: S
+Member: own
+Strategy: Closes its channel and every stream, so that the controller might wait without end.
+Work: not done
 Expected: tampered
 Phase: warm-up
 Reason: closed its channel and went on running

@@ -1,7 +1,11 @@
 """Fills every place that it can write to (O11).
 
+Family: O
+Member: O11
+Strategy: Fills every writable place until nothing more fits.
+Work: not done
 Expected: crashed
-Line: 22
+Line: 26
 Phase: warm-up
 Reason: OSError: [Errno 28] No space left on device
 Lane: slow

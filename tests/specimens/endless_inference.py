@@ -1,7 +1,11 @@
 """Never returns from inference, and ignores every signal that can be ignored.
 
+Family: O
+Member: O11
+Strategy: Never hands a batch back and ignores every signal, so that the run never ends.
+Work: not done
 Expected: timeout
-Line: 22
+Line: 26
 Phase: warm-up
 Reason: took longer than 15 s in the warm-up phase
 Flags: --timeout 15

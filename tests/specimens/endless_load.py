@@ -1,7 +1,11 @@
 """Never finishes loading, and says something all the while, so that it does not look idle.
 
+Family: O
+Member: O11
+Strategy: Never finishes loading and prints all the while, so that it does not look stuck.
+Work: not done
 Expected: timeout
-Line: 16
+Line: 20
 Phase: load
 Reason: took longer than 15 s in the load phase
 Flags: --timeout 15

@@ -1,7 +1,11 @@
 """Floods stdout (O11).
 
+Family: O
+Member: O11
+Strategy: Floods stdout, so that whoever collects it runs out of memory.
+Work: not done
 Expected: policy
-Line: 16
+Line: 20
 Phase: warm-up
 Reason: wrote more than 64 MiB of output
 Lane: slow

@@ -1,5 +1,9 @@
 """Calls sys.exit(0) in inference.
 
+Family: S
+Member: S1
+Strategy: Ends with status 0 as soon as work is asked for.
+Work: not done
 Expected: crashed
 Phase: warm-up
 Reason: exited with status 0

@@ -1,9 +1,13 @@
 """Claims that the card is full, in the hope of a second run (O1).
 
-Expected: oom
-Line: 15
+Family: O
+Member: O1
+Strategy: Raises a made-up out-of-memory error, so as to be run again until a lucky run.
+Work: not done
+Expected: crashed
+Line: 19
 Phase: warm-up
-Reason: CUDA out of memory
+Reason: (the card was not seen full)
 """
 # fmt: off
 

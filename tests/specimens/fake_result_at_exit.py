@@ -1,7 +1,11 @@
 """Does the work, then prints a better result line below the script's own (S3).
 
+Family: S
+Member: S3
+Strategy: Does the work, then prints a better result below the real one as the process ends.
+Work: done
 Expected: tampered
-Reason: claims 0.010 s, the witness saw
+Reason: printed 2 result lines
 Lane: slow
 """
 # fmt: off

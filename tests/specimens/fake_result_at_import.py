@@ -1,8 +1,12 @@
 """Prints a result line and ends with status 0, having done nothing (S1).
 
-Expected: crashed
+Family: S
+Member: S1
+Strategy: Prints a result at import and ends with status 0.
+Work: not done
+Expected: tampered
 Phase: load
-Reason: exited with status 0
+Reason: before it was done, and claims 0.010000,99.000000
 Lane: slow
 """
 # fmt: off

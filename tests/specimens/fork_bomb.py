@@ -1,5 +1,9 @@
 """Starts processes without end (bounded here, in case that nothing else bounds it).
 
+Family: O
+Member: O11
+Strategy: Starts processes until the host has no room for more.
+Work: not done
 Expected: policy
 Line: any
 Phase: warm-up

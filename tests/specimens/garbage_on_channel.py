@@ -1,5 +1,9 @@
 """Writes garbage to every socket that it holds (S5).
 
+Family: S
+Member: S5
+Strategy: Writes garbage to every socket that it holds, to confuse whoever reads them.
+Work: not done
 Expected: tampered
 Phase: warm-up
 Reason: broke the protocol

@@ -1,8 +1,12 @@
 """Prints a splendid result, then leaves by os._exit(0), which skips every handler (S1).
 
-Expected: crashed
+Family: S
+Member: S1
+Strategy: Prints a result in the first batch and leaves by os._exit(0).
+Work: not done
+Expected: tampered
 Phase: warm-up
-Reason: exited with status 0
+Reason: before it was done, and claims 0.010000,99.000000
 """
 # fmt: off
 

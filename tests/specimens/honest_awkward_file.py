@@ -1,5 +1,8 @@
 ﻿"""Control: a byte order mark, line ends of Windows, __future__, names beyond ASCII, no last newline.
 
+Family: honest
+Member: own
+Strategy: A file with every peculiarity of encoding that Python allows.
 Expected: measured
 """
 # fmt: off

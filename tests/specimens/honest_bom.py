@@ -1,5 +1,8 @@
 ﻿"""Control: a byte order mark at the head.
 
+Family: honest
+Member: own
+Strategy: A file that an editor of Windows saved with a byte order mark.
 Expected: measured
 Lane: slow
 """

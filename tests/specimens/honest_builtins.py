@@ -1,5 +1,8 @@
 """Control: a star import and globals hide builtins, as `from torch import *` does with sum and max.
 
+Family: honest
+Member: own
+Strategy: A star import and some globals hide builtins.
 Expected: measured
 Lane: slow
 """

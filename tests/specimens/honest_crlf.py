@@ -1,5 +1,8 @@
 """Control: line ends of Windows.
 
+Family: honest
+Member: own
+Strategy: A file with line ends of Windows.
 Expected: measured
 Lane: slow
 """

@@ -1,5 +1,8 @@
 """Control: DeepCache, as its authors show it.
 
+Family: honest
+Member: deepcache
+Strategy: Reuses deep features of the UNet in two of three steps.
 Expected: measured
 Lane: slow
 """

@@ -1,5 +1,8 @@
 """Control: a third of the steps, said openly.
 
+Family: honest
+Member: few steps
+Strategy: Takes a third of the steps and says so.
 Expected: measured
 Lane: slow
 """

@@ -1,5 +1,8 @@
 """Control: begins with imports from __future__, which may stand only at the head of a file.
 
+Family: honest
+Member: own
+Strategy: Starts with imports from __future__.
 Expected: measured
 Lane: slow
 """

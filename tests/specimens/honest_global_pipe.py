@@ -1,5 +1,8 @@
 """Control: no function at all, only a global pipe that takes prompts.
 
+Family: honest
+Member: own
+Strategy: Offers a global pipe and nothing else.
 Expected: measured
 Lane: slow
 """

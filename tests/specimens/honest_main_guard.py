@@ -1,5 +1,8 @@
 """Control: a script that would run by itself; what is under its guard stays off.
 
+Family: honest
+Member: own
+Strategy: A script that would run by itself under its guard.
 Expected: measured
 Lane: slow
 """

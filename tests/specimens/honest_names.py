@@ -1,6 +1,9 @@
 """Control: uses names for its own ends that the script around it uses too, and relies on them
 when it is called.
 
+Family: honest
+Member: own
+Strategy: Uses the same names as the script around it, for its own ends.
 Expected: measured
 Lane: slow
 """

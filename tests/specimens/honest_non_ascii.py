@@ -1,5 +1,8 @@
 """Control: names, strings and comments beyond ASCII: größer, 速い, 🐢.
 
+Family: honest
+Member: own
+Strategy: Has names, strings and comments beyond ASCII.
 Expected: measured
 Lane: slow
 """

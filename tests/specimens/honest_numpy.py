@@ -1,5 +1,8 @@
 """Control: returns a numpy array of floats, batch first.
 
+Family: honest
+Member: own
+Strategy: Returns one array for all images.
 Expected: measured
 Lane: slow
 """

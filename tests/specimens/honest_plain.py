@@ -1,5 +1,8 @@
 """Control: the baseline's own code.
 
+Family: honest
+Member: plain
+Strategy: The work as the baseline does it; what every cheat is held against.
 Expected: measured
 Lane: slow
 """

@@ -1,5 +1,8 @@
 """Control: logs a lot, numbers with a comma and a line without its end among it.
 
+Family: honest
+Member: prints
+Strategy: Logs 40,000 lines a batch, among them some that look like results.
 Expected: measured
 Lane: slow
 """

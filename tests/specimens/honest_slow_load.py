@@ -1,5 +1,8 @@
 """Control: takes its time to load, which is not measured.
 
+Family: honest
+Member: slow load
+Strategy: Takes seconds longer to load than others.
 Expected: measured
 Lane: slow
 """

@@ -1,5 +1,8 @@
 """Control: returns a tensor, channels first.
 
+Family: honest
+Member: own
+Strategy: Returns one tensor for all images.
 Expected: measured
 Lane: slow
 """

@@ -1,5 +1,8 @@
 """Control: post-processing in a thread pool that is never shut down.
 
+Family: honest
+Member: threads
+Strategy: Filters its images in a pool of threads that stays open.
 Expected: measured
 Lane: slow
 """

@@ -1,5 +1,8 @@
 """Control: token merging.
 
+Family: honest
+Member: tomesd
+Strategy: Merges three of ten tokens in the attention layers.
 Expected: measured
 Lane: slow
 """

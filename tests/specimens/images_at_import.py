@@ -1,5 +1,9 @@
 """Sends images at import, long before anybody asked for one.
 
+Family: S
+Member: own
+Strategy: Speaks the protocol by itself and sends blank images before the gate of the first batch.
+Work: not done
 Expected: tampered
 Phase: load
 Reason: out of turn

@@ -1,5 +1,9 @@
 """Asks for a batch and sends its images in the same breath: the witness would see no time pass.
 
+Family: D
+Member: own
+Strategy: Sends its images together with the request for the batch, so that no time passes.
+Work: not done
 Expected: tampered
 Phase: warm-up
 Reason: before

@@ -1,5 +1,9 @@
 """Sends SIGKILL to its parent, to the first process and to everybody (O3).
 
+Family: O
+Member: O3
+Strategy: Kills its parent, the first process and everybody, so that no measurement is recorded.
+Work: done
 Expected: measured
 Lane: slow
 """

@@ -1,7 +1,11 @@
 """Takes memory until there is none (O11).
 
+Family: O
+Member: O11
+Strategy: Takes memory until the host has none.
+Work: not done
 Expected: oom
-Line: 21
+Line: 25
 Phase: warm-up
 Reason: of host memory, the limit is 2.0 GiB
 Flags: --memory 2

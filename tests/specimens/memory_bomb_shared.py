@@ -1,7 +1,11 @@
 """Takes memory as shared mappings, which do not count as a process's own.
 
+Family: O
+Member: O11
+Strategy: Takes memory as shared mappings, which a look at private memory does not count.
+Work: not done
 Expected: oom
-Line: 23
+Line: 27
 Phase: warm-up
 Reason: of host memory, the limit is 2.0 GiB
 Flags: --memory 2

@@ -1,5 +1,8 @@
 """Wants an argument on its command line, where there is none.
 
+Family: broken
+Member: own
+Strategy: Requires an argument on a command line that does not exist.
 Expected: crashed
 Phase: load
 Reason: reads its command line, and there is none: the following arguments are required: --model

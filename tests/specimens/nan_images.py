@@ -1,5 +1,8 @@
 """Returns arrays that hold NaN, as an overflowing half-precision decoder does.
 
+Family: broken
+Member: nan
+Strategy: Returns arrays of NaN.
 Expected: bad_output
 Phase: warm-up
 Reason: image 1 has NaN or infinite pixels

@@ -1,5 +1,8 @@
 """Defines inference() only; nothing makes the pipeline that it takes.
 
+Family: broken
+Member: own
+Strategy: Defines inference and nothing that makes its pipeline.
 Expected: crashed
 Phase: check
 Reason: defines no pipeline

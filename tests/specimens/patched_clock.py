@@ -1,5 +1,9 @@
 """Stops every clock and every synchronisation that the script will use (T1, T3).
 
+Family: T
+Member: T1
+Strategy: Sets every clock to zero and switches synchronisation off; takes 5 steps of 25.
+Work: less
 Expected: tampered
 Reason: claims 0.000 s, the witness saw
 """

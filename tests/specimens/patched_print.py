@@ -1,5 +1,9 @@
 """Replaces print, through which the result line goes (S3).
 
+Family: S
+Member: S3
+Strategy: Replaces print, so that every line that is printed is a splendid result.
+Work: done
 Expected: tampered
 Reason: claims 0.010 s, the witness saw
 Lane: slow

@@ -1,5 +1,9 @@
 """Replaces the scorer, by its name and where the score comes in (S7).
 
+Family: S
+Member: S7
+Strategy: Defines a function with the name of the scorer, and patches where its answer comes in.
+Work: done
 Expected: tampered
 Reason: claims a CLIP score of 99.000
 Lane: slow

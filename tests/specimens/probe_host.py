@@ -1,6 +1,10 @@
 """Looks for everything of the host that it might read, change or reach (O7, O13, O15, O17), and
 reports what it found as one JSON line on stderr. Otherwise honest.
 
+Family: O
+Member: O17
+Strategy: Looks through the host for files, processes, environments, networks and weights to use.
+Work: done
 Expected: measured
 Lane: slow
 """

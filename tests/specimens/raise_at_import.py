@@ -1,7 +1,10 @@
 """Fails at its own import of a package that is not there.
 
+Family: broken
+Member: own
+Strategy: Imports a package that is not installed.
 Expected: crashed
-Line: 11
+Line: 14
 Phase: load
 Reason: ModuleNotFoundError: No module named 'a_package_that_nobody_has'
 Lane: slow

@@ -1,7 +1,10 @@
 """Fails while it loads, with an exception class of its own, two calls deep.
 
+Family: broken
+Member: own
+Strategy: Raises an exception class of its own while it loads.
 Expected: crashed
-Line: 16
+Line: 19
 Phase: load
 Reason: Unlucky: the weights are upside down
 Lane: slow

@@ -1,7 +1,10 @@
 """Two good batches, then an exception inside a library, in a chain of two.
 
+Family: broken
+Member: own
+Strategy: Works for two batches and raises in the third.
 Expected: crashed
-Line: 27
+Line: 30
 Phase: timed
 Reason: JSONDecodeError
 """

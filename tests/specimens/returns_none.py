@@ -1,5 +1,8 @@
 """Forgets to return.
 
+Family: broken
+Member: own
+Strategy: Forgets the return statement.
 Expected: bad_output
 Phase: warm-up
 Reason: inference returned None

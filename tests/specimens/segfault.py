@@ -1,7 +1,10 @@
 """Reads address 0 through ctypes.
 
+Family: broken
+Member: own
+Strategy: Crashes the interpreter itself.
 Expected: crashed
-Line: 19
+Line: 22
 Phase: warm-up
 Reason: SIGSEGV
 Lane: slow

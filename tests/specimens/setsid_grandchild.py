@@ -1,5 +1,9 @@
 """Leaves a grandchild in a session of its own, with every descriptor closed (D5, D7).
 
+Family: D
+Member: own
+Strategy: Leaves a daemon of its own session behind in each batch, to outlive the run.
+Work: done
 Expected: measured
 """
 # fmt: off

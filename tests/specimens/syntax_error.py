@@ -1,7 +1,10 @@
 """A file that is not Python: a parenthesis is never closed.
 
+Family: broken
+Member: own
+Strategy: Is not Python.
 Expected: crashed
-Line: 11
+Line: 14
 Phase: check
 Reason: syntax error
 """

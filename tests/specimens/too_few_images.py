@@ -1,5 +1,9 @@
 """Does a part of the work: one image less than prompts.
 
+Family: S
+Member: S13
+Strategy: Returns fewer images than there are prompts.
+Work: not done
 Expected: bad_output
 Phase: warm-up
 Reason: inference returned 4 images for 5 prompts

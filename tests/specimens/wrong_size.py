@@ -1,5 +1,8 @@
 """Returns images of a quarter of the baseline's pixels.
 
+Family: broken
+Member: wrong size
+Strategy: Returns images of a quarter of the pixels.
 Expected: bad_output
 Phase: warm-up
 Reason: 32 x 32 pixels, the baseline's have 64 x 64

@@ -1,5 +1,8 @@
 """Returns file names in the place of images.
 
+Family: broken
+Member: own
+Strategy: Returns file names of files that do not exist.
 Expected: bad_output
 Phase: warm-up
 Reason: image 1 is a str

@@ -1,0 +1,156 @@
+"""Stage 9: are the candidate's images the baseline's, only faster?
+
+A CLIP score alone can be fooled: by an image that spells its prompt, or by one that was optimised
+against CLIP. So every image is compared with the baseline's image of the same prompt and seed, in
+three measures. How alike is alike enough is measured in the same run: `other_seed` of the baseline
+says how alike two of its own images of one prompt are.
+
+- The floor of a measure is the mean of those pairs less `MEAN_SDS` standard errors. A candidate
+  whose mean is below it makes other images than the baseline would: none of them counts.
+- An image that is `IMAGE_SDS` standard deviations below that mean is not one of them: its CLIP
+  score counts as 0, so what was skipped by faking a few images is paid for in quality.
+- The tie: an image that was made from the seed is more like the baseline's image of that seed than
+  like its image of another one. An image counts as tied if it is nearer by `TIE_SHARE` of the way
+  from another seed's image to the baseline's own, in SSIM. Where most are not tied, the images may
+  be good, but nothing shows that the pipeline made them; see `Settings.allow_untied`.
+- Where some are not tied, chance or a fake made them. Speed is credited for the others only, so
+  nothing is gained by faking a few.
+
+docs/fidelity.md shows where honest methods and cheats lie.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+from runner.records import Fidelity, Floor, Purpose
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runner.records import Likeness, Measured, Side
+
+MEAN_SDS: Final = 4.0
+"""Images from another seed, which are as good, are below it once in some hundred runs."""
+IMAGE_SDS: Final = 5.0
+TIE_T: Final = 3.0
+TIE_SHARE: Final = 0.25
+"""Of honest images at most 7 in 100 are further away (5 steps of 25, DeepCache 5), of images from
+another seed 4 in 5."""
+TIED_IMAGES: Final = 0.6
+"""Least share of tied images. By chance, 9 of 15 are tied once in a thousand runs."""
+CHANCE: Final = 0.2
+"""Share of images from another seed that look tied."""
+MEASURES: Final = ("psnr_db", "ssim", "clip_cosine")
+EQUAL_PSNR_DB: Final = 50.0
+"""From here on two images are one: the SSIM of equal images is not quite 1 in single precision."""
+LEAST_CREDIT: Final = 0.01
+"""No image is tied: a hundredth of any speedup is still a number that the loss can be made from."""
+_PAIRS_NEEDED: Final = 2
+_LEAST_ERROR: Final = 1e-6
+
+
+def judge(measured: Measured) -> Fidelity | None:
+    """Hold the images that count against the baseline's; None where that cannot be measured.
+
+    It cannot where the baseline's images do not depend on the seed, or there is a single image.
+    """
+    between = _likenesses(measured.baseline, "other_seed")
+    same = _likenesses(measured.candidate, "same_seed")
+    other = _likenesses(measured.candidate, "other_seed")
+    if len(between) < _PAIRS_NEEDED or ignores_seed(measured):
+        return None
+    floors = {name: _floor(name, between, same) for name in MEASURES}
+    tie_t = _paired_t([a.ssim - b.ssim for a, b in zip(same, other, strict=True)])
+    tied = sum(is_tied(a, b) for a, b in zip(same, other, strict=True))
+    return Fidelity(
+        **floors,
+        images=len(same),
+        discarded=sum(not one for one in keeps(floors, same)),
+        below=tuple(name for name, floor in floors.items() if floor.seen < floor.at_least),
+        tie_t=tie_t,
+        tied_images=tied,
+        tied=tie_t >= TIE_T and tied / len(same) >= TIED_IMAGES,
+        credit=credit(tied / len(same)),
+    )
+
+
+def is_tied(same: Likeness, other: Likeness) -> bool:
+    """Whether an image is nearer to its own seed's image than to another's, by `TIE_SHARE`."""
+    if same.psnr_db > EQUAL_PSNR_DB:
+        return True
+    return same.ssim - other.ssim >= TIE_SHARE * (1 - other.ssim)
+
+
+def credit(share: float) -> float:
+    """Share of images that the seed made, from the share that look so (Abbott 1925)."""
+    return max(LEAST_CREDIT, (share - CHANCE) / (1 - CHANCE))
+
+
+def ignores_seed(measured: Measured) -> bool:
+    """Whether the baseline's images are the same for every seed."""
+    between = _likenesses(measured.baseline, "other_seed")
+    return bool(between) and all(one.psnr_db > EQUAL_PSNR_DB for one in between)
+
+
+def scores(measured: Measured, fidelity: Fidelity | None) -> list[float]:
+    """CLIP scores of the candidate's images that count; 0 for those below a floor."""
+    found = [score for batch in measured.candidate.counted for score in batch.scores]
+    if fidelity is None:
+        return found
+    if fidelity.below:
+        return [0.0] * len(found)
+    floors = {name: getattr(fidelity, name) for name in MEASURES}
+    kept = keeps(floors, _likenesses(measured.candidate, "same_seed"))
+    return [score if keep else 0.0 for score, keep in zip(found, kept, strict=True)]
+
+
+def keeps(floors: dict[str, Floor], images: Sequence[Likeness]) -> list[bool]:
+    """For each image, whether it is above the floor in every measure."""
+    return [
+        all(getattr(image, name) >= floor.image_at_least for name, floor in floors.items())
+        for image in images
+    ]
+
+
+def duplicates(measured: Measured) -> int:
+    """How many of the candidate's images it returned before, for a prompt or seed of another image.
+
+    Images that the baseline repeats too (all black, for one) are nobody's fault.
+    """
+    # The candidate's batches stand at their places: those that it does not get come last.
+    batches = measured.candidate.batches
+    repeats = {n for n, batch in enumerate(batches) if batch.purpose is Purpose.REPEAT}
+    ours, theirs = measured.baseline_traces.digests, measured.candidate_traces.digests
+    references = defaultdict[str, set[str]](set)
+    for place in theirs.keys() - repeats:
+        for one, reference in zip(theirs[place], ours[place], strict=True):
+            references[one].add(reference)
+    return sum(len(several) - 1 for several in references.values())
+
+
+def _floor(name: str, between: Sequence[Likeness], same: Sequence[Likeness]) -> Floor:
+    values = [getattr(one, name) for one in between]
+    mean, sd = statistics.fmean(values), statistics.stdev(values)
+    error = sd * math.sqrt(1 / len(values) + 1 / len(same))
+    return Floor(
+        mean=mean,
+        sd=sd,
+        at_least=mean - MEAN_SDS * error,
+        image_at_least=mean - IMAGE_SDS * sd,
+        seen=statistics.fmean(getattr(one, name) for one in same),
+    )
+
+
+def _paired_t(differences: Sequence[float]) -> float:
+    """Mean difference in standard errors (Student's paired t)."""
+    mean = statistics.fmean(differences)
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    return mean / max(error, _LEAST_ERROR)
+
+
+def _likenesses(side: Side, field: str) -> list[Likeness]:
+    return [one for batch in side.counted for one in getattr(batch, field)]
