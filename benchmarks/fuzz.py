@@ -103,7 +103,9 @@ _TEXT: Final = Config(
         *("fp16", "freeu", "quanto", "tgate", "tomesd", "torch.compile", "xformers"),
     ),
 )
-_TIMED: Final = Batch.model_construct(phase="timed", time_s=1.25, scores=(31.5,))
+_TIMED: Final = Batch.model_construct(
+    phase="timed", purpose=Purpose.FIXED, time_s=1.25, scores=(31.5,)
+)
 _SIDE: Final = Side.model_construct(time_s=1.25, score=31.5, batches=(_TIMED,))
 _ALLOWED_EVENTS: Final = frozenset(
     {"builtins.id", "object.__getattr__", "object.__setattr__", "sys._getframe", "socket.__new__"}
