@@ -120,8 +120,8 @@ class Host:
     version_of: Callable[[str], str] = metadata.version
     nvml: Callable[[], Nvml] = gpu.PyNvml
     isolate: Callable[[IsolationPolicy], tuple[Isolation, Path | None]] = sandbox.find_isolation
-    bwraps: Callable[[], list[Path]] = sandbox._bwraps  # noqa: SLF001  (one list, one place)
-    probe: Callable[[Path], str | None] = sandbox._probe  # noqa: SLF001
+    bwraps: Callable[[], list[Path]] = sandbox.bwraps
+    probe: Callable[[Path], str | None] = sandbox.probe
 
 
 def examine(host: Host) -> dict[str, Finding]:
@@ -448,7 +448,7 @@ def _kernel(host: Host) -> Finding:
         except SpeedtrapError as error:
             return _not_leased(error, request, nvml.cards())
         host.tell("running one kernel in the sandbox")
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="speedtrap-")))
+        scratch = stack.enter_context(sandbox.scratch_folder())
         box = sandbox.Box(
             isolation=isolation,
             bwrap=bwrap,

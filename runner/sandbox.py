@@ -132,13 +132,13 @@ def find_isolation(policy: IsolationPolicy) -> tuple[Isolation, Path | None]:
         return Isolation(backend=policy, network=True, host_files=True), None
     failures = []
     if policy is not IsolationPolicy.LANDLOCK:
-        bwraps = _bwraps()
-        for bwrap in bwraps:
-            problem = _probe(bwrap)
+        found = bwraps()
+        for bwrap in found:
+            problem = probe(bwrap)
             if problem is None:
                 return _bubblewrap_isolation(bwrap), bwrap
             failures.append(f"{bwrap}: {problem}")
-        if not bwraps:
+        if not found:
             failures.append("bwrap was not found")
     if policy is not IsolationPolicy.BUBBLEWRAP:
         problem = landlock.problem() or _probe_landlock()
@@ -304,7 +304,8 @@ class Box:
         return [str(interpreter.executable), "-s", "-u", str(script)], variables
 
 
-def _bwraps() -> list[Path]:
+def bwraps() -> list[Path]:
+    """Every bubblewrap of this host, the distribution's first."""
     found = []
     if system := shutil.which("bwrap"):
         found.append(Path(system))
@@ -342,7 +343,7 @@ def _try(arguments: Sequence[str], variables: Mapping[str, str]) -> str | None:
     return run.stderr.strip().rpartition("\n")[2] or f"exit status {run.returncode}"
 
 
-def _probe(bwrap: Path) -> str | None:
+def probe(bwrap: Path) -> str | None:
     """Make an empty sandbox; None when that works, else what bubblewrap said."""
     with tempfile.TemporaryDirectory(prefix="speedtrap-probe-") as folder:
         filter_file = Path(folder, "seccomp.bpf")
