@@ -174,6 +174,11 @@ REMEDIES: Final = (
     ),
     (
         Verdict.BAD_OUTPUT,
+        r"images again for other prompts",
+        "Make an image of its own for each prompt and each call.",
+    ),
+    (
+        Verdict.BAD_OUTPUT,
         r"",
         "Return pipe(prompts).images: RGB PIL images, all of the size that the baseline has.",
     ),
@@ -201,13 +206,34 @@ REMEDIES: Final = (
     (Verdict.POLICY, r"", "Print less, write less and start fewer processes."),
     (
         Verdict.QUALITY_THRESHOLD_EXCEEDED,
+        r"nothing like the baseline's|less like the baseline's",
+        "Make the images with the baseline's pipeline, for these prompts and this seed.",
+    ),
+    (
+        Verdict.QUALITY_THRESHOLD_EXCEEDED,
         r"",
         "Accelerate less: a smaller cache interval or merge ratio, or more steps.",
     ),
     (
         Verdict.SPEEDUP_TARGET_NOT_MET,
+        r"of their seed than",
+        (
+            "Draw noise as the baseline does (global generator, one draw for the batch), and"
+            " change fewer images: only those that follow from the seed are credited."
+        ),
+    ),
+    (
+        Verdict.SPEEDUP_TARGET_NOT_MET,
         r"",
         "Accelerate more, and check that each method takes effect on this pipeline.",
+    ),
+    (
+        Verdict.INCONCLUSIVE,
+        r"nothing shows that they come from the pipeline",
+        (
+            "Draw noise as the baseline does: no generator of your own, one draw for the batch, a"
+            " sampler that adds none (no ancestral, SDE or LCM)."
+        ),
     ),
     (
         Verdict.INCONCLUSIVE,
@@ -324,7 +350,9 @@ def _fields(match: ConfigMatch | None) -> Iterator[str]:
 
 def _numbers(result: Result) -> Iterator[str]:
     if result.speedup is not None:
-        yield f"speedup: {result.speedup:.2f}x, target {result.target_speedup:g}x"
+        credited = result.credited_speedup
+        less = "" if credited in {None, result.speedup} else f" (credited: {credited:.2f}x)"
+        yield f"speedup: {result.speedup:.2f}x{less}, target {result.target_speedup:g}x"
     if result.quality_loss is not None:
         yield f"quality loss: {result.quality_loss:.2%}, target {result.target_quality_loss:.2%}"
 

@@ -4,7 +4,7 @@ Family: T
 Member: own
 Strategy: Keeps a spinning process for every core, which rest only while its own batch is timed.
 Work: done
-Expected: measured
+Expected: measured|timeout
 """
 # fmt: off
 
