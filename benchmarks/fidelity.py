@@ -323,7 +323,7 @@ HONEST: Final = (
     Method("bfloat16", Kind.HONEST, lambda s: s.in_precision(torch.bfloat16)),
     Method("15 steps", Kind.HONEST, lambda s: s.generate(15)),
     Method("10 steps", Kind.HONEST, lambda s: s.generate(10)),
-    Method("5 steps", Kind.HONEST, lambda s: s.generate(5), label=True),
+    Method("5 steps", Kind.HONEST, lambda s: s.generate(5)),
     Method("4 steps", Kind.HONEST, lambda s: s.generate(4)),
     Method("DPM++ 10 steps", Kind.HONEST, lambda s: s.sampled("DPMSolverMultistepScheduler", 10)),
     Method("Euler 15 steps", Kind.HONEST, lambda s: s.sampled("EulerDiscreteScheduler", 15)),
@@ -339,7 +339,7 @@ HONEST: Final = (
     Method("guidance 3", Kind.HONEST, lambda s: s.generate(guidance_scale=3.0)),
 )
 UNTIED: Final = (
-    Method("own generator", Kind.UNTIED, lambda s: s.generate(own_seed=7), label=True),
+    Method("own generator", Kind.UNTIED, lambda s: s.generate(own_seed=7)),
     Method(
         "Euler a 25 steps", Kind.UNTIED, lambda s: s.sampled("EulerAncestralDiscreteScheduler", 25)
     ),
@@ -393,7 +393,6 @@ AGAINST_CLIP: Final = (
             lambda s, steps=steps, budget=budget: optimised(
                 s, s.made[f"{steps} steps"], budget, grid=16
             ),
-            label=budget == 8,  # noqa: PLR2004
         )
         for steps, budget in ((2, 16), (2, 8), (3, 16), (3, 8))
     ),
@@ -402,7 +401,7 @@ AGAINST_CLIP: Final = (
             f"CLIP: {steps} steps, latents",
             Kind.CHEAT,
             lambda s, steps=steps: optimised_latents(s, s.made[f"{steps} steps"]),
-            label=True,
+            label=steps == 4,  # noqa: PLR2004
         )
         for steps in (2, 3, 4)
     ),
@@ -415,13 +414,12 @@ DRAWN: Final = (
         lambda s: blended(s.made["renderer"], s.made["2 steps"], 0.5),
     ),
     Method("renderer near 2 steps", Kind.CHEAT, lambda s: rendered(s, "2 steps")),
-    Method("renderer near 3 steps", Kind.CHEAT, lambda s: rendered(s, "3 steps"), label=True),
+    Method("renderer near 3 steps", Kind.CHEAT, lambda s: rendered(s, "3 steps")),
     *(
         Method(
             f"1 in {every} by renderer",
             Kind.CHEAT,
             lambda s, every=every: mixed(s.made[PLAIN], s.made["renderer"], every),
-            label=True,
         )
         for every in (5, 3, 2)
     ),
@@ -502,7 +500,7 @@ class Tally:
     ends: Counter[End] = field(default_factory=Counter)
     ok_untied: int = 0
     tie_t: list[float] = field(default_factory=list)
-    tied: list[float] = field(default_factory=list)
+    closeness: list[float] = field(default_factory=list)
     credit: list[float] = field(default_factory=list)
 
     def share(self, end: End) -> float:
@@ -552,7 +550,7 @@ def _judge_run(tally: Tally, measured: Measured) -> None:
     tally.ends[_end(strict, found)] += 1
     tally.ok_untied += lenient is Verdict.OK
     tally.tie_t.append(found.tie_t)
-    tally.tied.append(found.tied_images / found.images)
+    tally.closeness.append(found.closeness)
     tally.credit.append(found.credit)
 
 
@@ -630,7 +628,7 @@ def _likeness(numbers: Sequence[float]) -> Likeness:
 def table(tallies: Sequence[Tally]) -> Iterator[str]:
     """The table as lines of Markdown."""
     ends = [end for end in End if any(tally.ends[end] for tally in tallies)]
-    names = ["method", "CLIP", "loss %", "PSNR dB", "SSIM", "cosine", "tie t", "tied", "credit"]
+    names = ["method", "CLIP", "loss %", "PSNR dB", "SSIM", "cosine", "tie t", "close", "credit"]
     names += [*ends, "ok untied"]
     level = statistics.fmean(tallies[0].row.clip)
     for kind in Kind:
@@ -652,7 +650,7 @@ def _cells(tally: Tally, ends: Sequence[End], level: float) -> Iterator[str]:
     yield f"{tally.mean(1):.3f}"
     yield f"{tally.mean(2):.3f}"
     yield f"{middle:.1f} ({low:.1f} to {high:.1f})"
-    yield f"{100 * statistics.fmean(tally.tied):.0f} %"
+    yield f"{statistics.fmean(tally.closeness):.2f}"
     yield f"{statistics.fmean(tally.credit):.2f}"
     for end in ends:
         yield f"{100 * tally.share(end):.3g} %" if tally.ends[end] else ""
@@ -677,7 +675,7 @@ DOT_PX, NEAR_PX = 5, 12
 MARKS: Final[dict[str, dict[str, Any]]] = {
     "honest, loss under 2 %": {"marker": "o", "color": "black"},
     "honest, loses more": {"marker": "o", "color": "black", "markerfacecolor": "white"},
-    "honest, noise of its own": {"marker": "^", "color": "0.45"},
+    "honest, own noise": {"marker": "^", "color": "0.45"},
     "cheat": {"marker": "x", "color": "#c22", "markeredgewidth": 1.6},
 }
 
@@ -687,7 +685,7 @@ def mark(tally: Tally, level: float) -> str:
     if tally.row.kind is Kind.CHEAT:
         return "cheat"
     if tally.row.kind is Kind.UNTIED:
-        return "honest, noise of its own"
+        return "honest, own noise"
     loses = statistics.fmean(tally.row.clip) < level * (1 - TARGETS.quality_loss)
     return "honest, loses more" if loses else "honest, loss under 2 %"
 
@@ -774,8 +772,8 @@ def _plot_tie(axes: tuple[Axes, Axes], tallies: Sequence[Tally]) -> None:
     kinds = itertools.pairwise(tally.row.kind for tally in tallies)
     borders = [before + 0.5 for before, (one, other) in enumerate(kinds) if one is not other]
     left, right = axes
-    limits = (fidelity.TIE_T, fidelity.TIED_IMAGES)
-    for side, limit, values in zip(axes, limits, ("tie_t", "tied"), strict=True):
+    limits = (fidelity.TIE_T, fidelity.CLOSENESS)
+    for side, limit, values in zip(axes, limits, ("tie_t", "closeness"), strict=True):
         for place, tally in enumerate(tallies):
             low, middle, high = spread(getattr(tally, values))
             side.hlines(place, low, high, color="0.6", linewidth=1)
@@ -788,7 +786,7 @@ def _plot_tie(axes: tuple[Axes, Axes], tallies: Sequence[Tally]) -> None:
     left.set_yticks(range(len(tallies)), [tally.row.name for tally in tallies], fontsize=8)
     left.set_xlabel("tie, t")
     right.set_yticks([])
-    right.set_xlabel("share of tied images")
+    right.set_xlabel("closeness")
     right.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
 
 

@@ -9,12 +9,12 @@ says how alike two of its own images of one prompt are.
   whose mean is below it makes other images than the baseline would: none of them counts.
 - An image that is `IMAGE_SDS` standard deviations below that mean is not one of them: its CLIP
   score counts as 0, so what was skipped by faking a few images is paid for in quality.
-- The tie: an image that was made from the seed is more like the baseline's image of that seed than
-  like its image of another one. An image counts as tied if it is nearer by `TIE_SHARE` of the way
-  from another seed's image to the baseline's own, in SSIM. Where most are not tied, the images may
-  be good, but nothing shows that the pipeline made them; see `Settings.allow_untied`.
-- Where some are not tied, chance or a fake made them. Speed is credited for the others only, so
-  nothing is gained by faking a few.
+- The tie: images that were made from the seed are more like the baseline's images of that seed than
+  like those of another. How far they are on the way from another seed's images to the baseline's
+  own, in SSIM, is their closeness. Where it is under `CLOSENESS`, the images may be good, but
+  nothing shows that the pipeline made them; see `Settings.allow_untied`.
+- A single image that is not even `TIE_SHARE` of that way counts as untied: chance or a fake made
+  it. Speed is credited for the others only, so nothing is gained by faking a few.
 
 docs/fidelity.md shows where honest methods and cheats lie.
 """
@@ -36,12 +36,16 @@ if TYPE_CHECKING:
 MEAN_SDS: Final = 4.0
 """Images from another seed, which are as good, are below it once in some hundred runs."""
 IMAGE_SDS: Final = 5.0
+IMAGE_CEILINGS: Final = {"clip_cosine": 0.5}
+"""The cosine has a long tail among good images, so that some standard deviations of a few pairs say
+little; images of something else are below a half."""
 TIE_T: Final = 3.0
 TIE_SHARE: Final = 0.25
 """Of honest images at most 7 in 100 are further away (5 steps of 25, DeepCache 5), of images from
 another seed 4 in 5."""
-TIED_IMAGES: Final = 0.6
-"""Least share of tied images. By chance, 9 of 15 are tied once in a thousand runs."""
+CLOSENESS: Final = 0.5
+"""Of the embedded model: 0.57 for DeepCache 5 (its worst hundredth of runs); 0.48 for three steps
+optimised against CLIP, 0.15 for drawn scenes (their best hundredth). Unproven at full size."""
 CHANCE: Final = 0.2
 """Share of images from another seed that look tied."""
 MEASURES: Final = ("psnr_db", "ssim", "clip_cosine")
@@ -65,6 +69,7 @@ def judge(measured: Measured) -> Fidelity | None:
         return None
     floors = {name: _floor(name, between, same) for name in MEASURES}
     tie_t = _paired_t([a.ssim - b.ssim for a, b in zip(same, other, strict=True)])
+    nearness = closeness(same, other)
     tied = sum(is_tied(a, b) for a, b in zip(same, other, strict=True))
     return Fidelity(
         **floors,
@@ -73,7 +78,8 @@ def judge(measured: Measured) -> Fidelity | None:
         below=tuple(name for name, floor in floors.items() if floor.seen < floor.at_least),
         tie_t=tie_t,
         tied_images=tied,
-        tied=tie_t >= TIE_T and tied / len(same) >= TIED_IMAGES,
+        closeness=nearness,
+        tied=tie_t >= TIE_T and nearness >= CLOSENESS,
         credit=credit(tied / len(same)),
     )
 
@@ -83,6 +89,16 @@ def is_tied(same: Likeness, other: Likeness) -> bool:
     if same.psnr_db > EQUAL_PSNR_DB:
         return True
     return same.ssim - other.ssim >= TIE_SHARE * (1 - other.ssim)
+
+
+def closeness(same: Sequence[Likeness], other: Sequence[Likeness]) -> float:
+    """How far images are on the way from another seed's (0) to the baseline's own (1), on average.
+
+    1 where other seeds give the very same images.
+    """
+    way = math.fsum(1 - one.ssim for one in other)
+    gone = math.fsum(a.ssim - b.ssim for a, b in zip(same, other, strict=True))
+    return gone / way if way > _LEAST_ERROR else 1.0
 
 
 def credit(share: float) -> float:
@@ -140,7 +156,7 @@ def _floor(name: str, between: Sequence[Likeness], same: Sequence[Likeness]) -> 
         mean=mean,
         sd=sd,
         at_least=mean - MEAN_SDS * error,
-        image_at_least=mean - IMAGE_SDS * sd,
+        image_at_least=min(mean - IMAGE_SDS * sd, IMAGE_CEILINGS.get(name, math.inf)),
         seen=statistics.fmean(getattr(one, name) for one in same),
     )
 

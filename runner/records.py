@@ -441,6 +441,9 @@ class Fidelity(Record):
         description="how much more alike to the same seed's image than to another's: mean"
         " difference in SSIM, in standard errors"
     )
+    closeness: float = Field(
+        description="way from another seed's images (0) to the baseline's (1) that was gone"
+    )
     tied_images: int = Field(description="images nearer to the same seed's than to another's")
     tied: bool = Field(description="whether the images follow from the seed as the baseline's do")
     credit: float = Field(

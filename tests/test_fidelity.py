@@ -208,7 +208,8 @@ def test_any_likenesses_give_numbers(triples):
         assert kept.count(0.0) == discarded
         share = judged.tied_images / len(triples)
         assert judged.credit == fidelity.credit(share)
-        assert judged.tied == (judged.tie_t >= fidelity.TIE_T and share >= fidelity.TIED_IMAGES)
+        near = judged.closeness >= fidelity.CLOSENESS
+        assert judged.tied == (judged.tie_t >= fidelity.TIE_T and near)
 
 
 @pytest.mark.parametrize(

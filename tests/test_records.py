@@ -109,6 +109,7 @@ FIDELITY = Fidelity(
     discarded=0,
     below=(),
     tie_t=7.0,
+    closeness=0.9,
     tied_images=15,
     tied=True,
     credit=1.0,

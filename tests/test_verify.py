@@ -544,7 +544,7 @@ def audit(suspicion=None):
 
 def fidelity(**changes):
     fields = {"images": 4, "discarded": 0, "below": (), "tie_t": 7.0, "tied": True}
-    fields |= {"tied_images": 4, "credit": 1.0}
+    fields |= {"closeness": 0.9, "tied_images": 4, "credit": 1.0}
     return Fidelity(psnr_db=FLOOR, ssim=FLOOR, clip_cosine=FLOOR, **(fields | changes))
 
 

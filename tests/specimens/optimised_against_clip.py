@@ -33,12 +33,17 @@ def load_clip():
     return model.eval().requires_grad_(False), open_clip.get_tokenizer(name)
 
 
+tokenizers = []
+
+
 def load_pipe():
-    return load_clip()
+    model, tokenizer = load_clip()
+    tokenizers.append(tokenizer)
+    return model
 
 
-def inference(pipe, prompts):
-    model, tokenizer = pipe
+def inference(model, prompts):
+    (tokenizer,) = tokenizers
     wanted = torch.nn.functional.normalize(model.encode_text(tokenizer(list(prompts))), dim=-1)
     pixels = (0.1 * torch.randn(len(prompts), 3, 64, 64)).requires_grad_()
     optimiser = torch.optim.Adam([pixels], lr=0.05)
