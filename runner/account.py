@@ -250,7 +250,7 @@ class Account:
         """What comes of comparing batches and images. Random CLIP weights say nothing of images."""
         job = self.job
         fidelity = fidelities.judge(measured) if job.clip.is_meaningful else None
-        if job.clip.is_meaningful and fidelity is None:
+        if job.clip.is_meaningful and fidelity is None and job.settings.allow_untied:
             self.warnings.append(_NO_FIDELITY)
         return Evidence(
             measured,
@@ -259,6 +259,7 @@ class Account:
             fidelity=fidelity,
             duplicates=fidelities.duplicates(measured),
             allow_untied=job.settings.allow_untied,
+            has_quality=job.clip.is_meaningful,
         )
 
     def _circumstances(self) -> Circumstances:
@@ -276,6 +277,7 @@ class Account:
             prompt_count=len(job.prompt_set.prompts),
             batch_size=settings.batch_size,
             seed=settings.seed,
+            audit_seed=job.audit_seed,
             order=self.order,
             clip_model=job.clip.name,
             clip_pretrained=job.clip.pretrained,

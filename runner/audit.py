@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 LEAST_TOLERANCE: Final = 3.0
 """Nothing is gained by prepared answers, so this need not be fine: they are tens of times faster.
 On a machine with bursts of load, times of one file's batches differ by half."""
-LONE_TOLERANCE: Final = 4.0
-"""With a single audit batch a burst of load on it looks like the others being faster."""
+LEAST_BATCHES: Final = 2
+"""With a single audit batch a burst of load, or a compilation at the second call, looks like the
+others being faster: then times alone are no reason."""
 SPREADS: Final = 3.0
 BETTER_T: Final = 5.0
 BETTER_POINTS: Final = 2.0
@@ -45,7 +46,7 @@ def judge(measured: Measured, seed: int, source: tuple[str, str]) -> Audit | Non
     if not audit:
         return None
     times_s = [ours.time_s for ours, _ in (*fixed, *audit, *repeat)]
-    tolerance = _tolerance(times_s, LEAST_TOLERANCE if len(audit) > 1 else LONE_TOLERANCE)
+    tolerance = _tolerance(times_s)
     faster = _faster(fixed, audit)
     again = _faster(repeat, [*fixed, *audit]) if repeat else None
     better, better_t = _better(fixed, audit)
@@ -60,13 +61,14 @@ def judge(measured: Measured, seed: int, source: tuple[str, str]) -> Audit | Non
         tolerance=tolerance,
         fixed_better=better,
         fixed_better_t=better_t,
-        suspicion=_suspicion(faster, again, tolerance, better, better_t),
+        suspicion=_of_times(faster, again, tolerance, len(audit)) or _of_scores(better, better_t),
     )
 
 
-def _suspicion(
-    faster: float, again: float | None, tolerance: float, better: float | None, t: float | None
-) -> str | None:
+def _of_times(faster: float, again: float | None, tolerance: float, batches: int) -> str | None:
+    """What is suspicious of times."""
+    if batches < LEAST_BATCHES:
+        return None
     if faster > tolerance:
         return (
             f"public prompts are {faster:.2f} times faster than fresh ones (noise: up to"
@@ -77,6 +79,11 @@ def _suspicion(
             f"a batch is {again:.2f} times faster the second time (noise: up to {tolerance:.2f}):"
             " answers are kept from call to call"
         )
+    return None
+
+
+def _of_scores(better: float | None, t: float | None) -> str | None:
+    """What is suspicious of scores."""
     if better is not None and t is not None and better > BETTER_POINTS and t > BETTER_T:
         return (
             f"public prompts score {better:.1f} points better than fresh ones ({t:.0f} standard"
@@ -92,10 +99,10 @@ def _pairs(measured: Measured, purpose: Purpose) -> list[tuple[Batch, Batch]]:
     return list(zip(ours, theirs, strict=True))
 
 
-def _tolerance(baseline_s: Sequence[float], least: float) -> float:
+def _tolerance(baseline_s: Sequence[float]) -> float:
     """Up to how many times faster may be noise."""
     spread = max(baseline_s) / statistics.median(baseline_s) - 1
-    return max(least, 1 + SPREADS * spread)
+    return max(LEAST_TOLERANCE, 1 + SPREADS * spread)
 
 
 def _faster(these: Sequence[tuple[Batch, Batch]], those: Sequence[tuple[Batch, Batch]]) -> float:

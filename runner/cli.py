@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(program: click.Command, name: str, arguments: Sequence[str] | None) -> NoReturn:
     """Run a command and exit with the status of what it returns or raises."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # it is under nohup
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         status = program.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
@@ -97,7 +99,7 @@ def places(program: Callable[..., int]) -> Callable[..., int]:
             "--memory",
             type=float,
             metavar="GIB",
-            help="Limit of host memory for each side.  [default: 80 % of what is available]",
+            help="Limit of host memory for each side.  [default: 45 % of what is available]",
         ),
         click.option(
             "--sandbox",

@@ -10,7 +10,7 @@ so while they are scored and while the other side is timed. What it is told in t
 score, then the next prompts) waits in the channel; it is thawed when its next clock has started.
 There is no moment between two batches in which a candidate could tidy up, think ahead or get in its
 baseline's way. Work that it left in the GPU's queue goes on all the same: that is waited out, and
-added to its time.
+added to its time. Work that begins in the baseline's turn is nobody's that can be told: no number.
 
 Sides alternate in ABBA order (baseline, candidate, candidate, baseline, ...), so that a drift of
 the machine falls on both alike; where both cannot be resident at once, the whole baseline is
@@ -53,6 +53,8 @@ CLAIM_TIMEOUT_S: Final = 60.0
 
 LEFTOVER_LIMIT_S: Final = 60.0
 """Of work on the GPU after the last pixel; less is added to the time of the batch."""
+
+LEFT_WORK: Final = f"left more than {LEFTOVER_LIMIT_S:g} s of work on the GPU after its images"
 
 _PHASES: Final[dict[Purpose, Literal["warm-up", "reference"]]] = {
     Purpose.WARM_UP: "warm-up",
@@ -142,6 +144,8 @@ class Gallery:
     def hang(self, role: Role, place: int, images: Sequence[Image]) -> float:
         """Score the images of the batch at `place`; returns their mean score."""
         scores = self.judge.score(self.plan[place].prompts, images)
+        if self.plan[place].purpose is Purpose.WARM_UP and role is Role.BASELINE:
+            self.judge.compare(images, images)  # has the scorer take its memory while there is some
         self.scores[role, place] = tuple(scores)
         self._images[role, place] = images
         self._compare()
@@ -222,19 +226,22 @@ class Turn:
         time_s = time.monotonic() - start_s
         side.freeze()
         leftover_s = self._wait_until_idle()
+        charged_s = leftover_s if side.role is Role.CANDIDATE else 0.0
         images = self._accept(frame, len(planned.prompts), size_px)
         self.size_px = (images[0].width_px, images[0].height_px)
         self.sink(side.role, place, images)
         digests = tuple(hashlib.sha256(image.rgb).hexdigest() for image in images)
-        self.shown[place] = Shown(time_s + leftover_s, leftover_s, digests)
+        self.shown[place] = Shown(time_s + charged_s, leftover_s, digests)
         return images
 
     def _wait_until_idle(self) -> float:
-        """Seconds of work that the frozen side had left on the device; it is over then."""
+        """Seconds of work that was left on the device; it is over then.
+
+        Whatever works after the baseline's batch was not left by the baseline; see `verify`.
+        """
         leftover_s = self.leftover_s(LEFTOVER_LIMIT_S)
-        if leftover_s >= LEFTOVER_LIMIT_S:
-            reason = f"left more than {LEFTOVER_LIMIT_S:g} s of work on the GPU after its images"
-            self.side.refuse(Verdict.TAMPERED, reason)
+        if leftover_s >= LEFTOVER_LIMIT_S and self.side.role is Role.CANDIDATE:
+            self.side.refuse(Verdict.TAMPERED, LEFT_WORK)
         return leftover_s
 
     def note_score(self, score: float) -> None:

@@ -21,6 +21,7 @@ docs/fidelity.md shows where honest methods and cheats lie.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import statistics
 from collections import defaultdict
@@ -49,12 +50,16 @@ optimised against CLIP, 0.15 for drawn scenes (their best hundredth). Unproven a
 CHANCE: Final = 0.2
 """Share of images from another seed that look tied."""
 MEASURES: Final = ("psnr_db", "ssim", "clip_cosine")
+SEEDLESS_SSIM: Final = 0.95
+"""A baseline whose images of different seeds are this alike mostly ignores the seed."""
 EQUAL_PSNR_DB: Final = 50.0
 """From here on two images are one: the SSIM of equal images is not quite 1 in single precision."""
+BLACK_SHARE: Final = 0.2
 LEAST_CREDIT: Final = 0.01
 """No image is tied: a hundredth of any speedup is still a number that the loss can be made from."""
 _PAIRS_NEEDED: Final = 2
 _LEAST_ERROR: Final = 1e-6
+_LEAST_WAY: Final = 0.01
 
 
 def judge(measured: Measured) -> Fidelity | None:
@@ -68,7 +73,7 @@ def judge(measured: Measured) -> Fidelity | None:
     if len(between) < _PAIRS_NEEDED or ignores_seed(measured):
         return None
     floors = {name: _floor(name, between, same) for name in MEASURES}
-    tie_t = _paired_t([a.ssim - b.ssim for a, b in zip(same, other, strict=True)])
+    tie_t = _one_sample_t([_way_gone(a, b) for a, b in zip(same, other, strict=True)])
     nearness = closeness(same, other)
     tied = sum(is_tied(a, b) for a, b in zip(same, other, strict=True))
     return Fidelity(
@@ -107,9 +112,10 @@ def credit(share: float) -> float:
 
 
 def ignores_seed(measured: Measured) -> bool:
-    """Whether the baseline's images are the same for every seed."""
+    """Whether the baseline's images are much the same for every seed."""
     between = _likenesses(measured.baseline, "other_seed")
-    return bool(between) and all(one.psnr_db > EQUAL_PSNR_DB for one in between)
+    alike = [one.psnr_db > EQUAL_PSNR_DB or one.ssim > SEEDLESS_SSIM for one in between]
+    return sum(alike) * 2 > len(alike)
 
 
 def scores(measured: Measured, fidelity: Fidelity | None) -> list[float]:
@@ -135,7 +141,8 @@ def keeps(floors: dict[str, Floor], images: Sequence[Likeness]) -> list[bool]:
 def duplicates(measured: Measured) -> int:
     """How many of the candidate's images it returned before, for a prompt or seed of another image.
 
-    Images that the baseline repeats too (all black, for one) are nobody's fault.
+    Images that the baseline repeats too are nobody's fault. Nor are a few black ones, which is how
+    a safety checker blots out what it takes for harmful.
     """
     # The candidate's batches stand at their places: those that it does not get come last.
     batches = measured.candidate.batches
@@ -145,6 +152,11 @@ def duplicates(measured: Measured) -> int:
     for place in theirs.keys() - repeats:
         for one, reference in zip(theirs[place], ours[place], strict=True):
             references[one].add(reference)
+    width_px, height_px = measured.candidate_traces.size_px or (0, 0)
+    black = hashlib.sha256(bytes(width_px * height_px * 3)).hexdigest()
+    shown = [one for place in theirs.keys() - repeats for one in theirs[place]]
+    if shown.count(black) <= BLACK_SHARE * len(shown):
+        references.pop(black, None)
     return sum(len(several) - 1 for several in references.values())
 
 
@@ -155,17 +167,34 @@ def _floor(name: str, between: Sequence[Likeness], same: Sequence[Likeness]) -> 
     return Floor(
         mean=mean,
         sd=sd,
-        at_least=mean - MEAN_SDS * error,
-        image_at_least=min(mean - IMAGE_SDS * sd, IMAGE_CEILINGS.get(name, math.inf)),
+        at_least=mean - _wide(MEAN_SDS, len(values)) * error,
+        image_at_least=min(
+            mean - _wide(IMAGE_SDS, len(values)) * sd, IMAGE_CEILINGS.get(name, math.inf)
+        ),
         seen=statistics.fmean(getattr(one, name) for one in same),
     )
 
 
-def _paired_t(differences: Sequence[float]) -> float:
-    """Mean difference in standard errors (Student's paired t)."""
-    mean = statistics.fmean(differences)
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    return mean / max(error, _LEAST_ERROR)
+def _way_gone(same: Likeness, other: Likeness) -> float:
+    """How far one image is on the way from another seed's image (0) to the baseline's own (1).
+
+    Not below -1, where other seeds hardly differ and any small step is many times the way.
+    """
+    return max(-1.0, (same.ssim - other.ssim) / max(1 - other.ssim, _LEAST_WAY))
+
+
+def _one_sample_t(values: Sequence[float]) -> float:
+    """Mean in standard errors (Student's t)."""
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.fmean(values) / max(error, _LEAST_ERROR)
+
+
+def _wide(deviations: float, pairs: int) -> float:
+    """Standard deviations that leave out as much when the deviation was estimated from `pairs`.
+
+    Student's quantile by the first term of its expansion (Abramowitz and Stegun, 26.7.5).
+    """
+    return deviations + (deviations**3 + deviations) / (4 * (pairs - 1))
 
 
 def _likenesses(side: Side, field: str) -> list[Likeness]:

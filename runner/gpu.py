@@ -334,7 +334,7 @@ class Watch:
 class Idle:
     """Waits until a leased card has nothing left to do.
 
-    `blind_because` says why that cannot be told, once it could not; every later wait is then none.
+    `blind_because` says why that could not be told, if it ever could not.
     """
 
     def __init__(self, nvml: Nvml, uuid: str | None) -> None:
@@ -351,7 +351,7 @@ class Idle:
         that began before it are passed over: the wait is one to two of the driver's windows, and
         as much longer as work goes on, but no longer than `limit_s`.
         """
-        if self._uuid is None or self.blind_because:
+        if self._uuid is None:
             return 0.0
         try:
             return self._wait(self._uuid, limit_s)
@@ -373,8 +373,8 @@ class Idle:
             elif waited_s >= FIRST_WINDOW_S:
                 message = f"the driver said nothing of how busy the card is for {waited_s:.1f} s"
                 raise SpeedtrapError(message)
-            if waited_s >= limit_s:
-                return busy_us / 1e6
+            if waited_s >= limit_s:  # the last whole window ends before, and work goes on
+                return max(busy_us / 1e6, limit_s)
             time.sleep(IDLE_POLL_S)
 
 

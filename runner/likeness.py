@@ -43,7 +43,7 @@ def likeness(
         ssim = structural_similarity_index_measure(theirs, ours, data_range=_LEVELS)
         assert isinstance(ssim, torch.Tensor)  # it is a tuple where a map of it is asked for
         # Single precision: to itself, a bright flat image is 0.9987 alike.
-        numbers += [min(psnr, MAX_PSNR_DB), min(float(ssim), 1.0), cosine]
+        numbers += [min(max(psnr, 0.0), MAX_PSNR_DB), max(-1.0, min(float(ssim), 1.0)), cosine]
     return numbers
 
 

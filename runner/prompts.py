@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 WARMUP_BATCHES: Final = 1
 TINY_SD: Final = "speedtrap/tiny-sd"
 _COCO = re.compile(r"coco:(?P<count>[1-9][0-9]{0,5})(?:@(?P<dataset>.+))?")
+MAX_BATCH_BYTES: Final = 128 * 1024
+"""A batch of prompts waits in the channel for a stopped worker; the kernel keeps twice as much."""
 _SEEDS: Final = 2**32
 """numpy's generator takes no seed from here on."""
 _COCO_TIMEOUT_S: Final = 300.0
@@ -131,7 +133,7 @@ def plan(prompts: PromptSet, batch_size: int, seed: int) -> tuple[PlannedBatch, 
         )
         raise SpeedtrapError(message)
     starts = range(0, len(prompts.prompts), batch_size)
-    return tuple(
+    return _bounded(
         PlannedBatch(
             seed=seed + number,
             prompts=prompts.prompts[start : start + batch_size],
@@ -139,6 +141,20 @@ def plan(prompts: PromptSet, batch_size: int, seed: int) -> tuple[PlannedBatch, 
         )
         for number, start in enumerate(starts)
     )
+
+
+def _bounded(batches: Iterable[PlannedBatch]) -> tuple[PlannedBatch, ...]:
+    """The batches, none too large for the channel."""
+    found = tuple(batches)
+    for batch in found:
+        count = sum(len(prompt.encode()) for prompt in batch.prompts)
+        if count > MAX_BATCH_BYTES:
+            message = (
+                f"a batch of prompts has {count} bytes, at most {MAX_BATCH_BYTES} are taken: use a"
+                " smaller batch or shorter prompts"
+            )
+            raise SpeedtrapError(message)
+    return found
 
 
 def audit_source(preset: Preset, file: Path | None) -> captions.Source:
@@ -185,7 +201,7 @@ def with_audit(
     for place in places if has_floors else ():
         other = _secret_seed(rng)
         plan.append(replace(plan[place], purpose=Purpose.OTHER_SEED, of=place, seed=other))
-    return tuple(plan)
+    return _bounded(plan)
 
 
 def _draw_audit(

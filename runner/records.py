@@ -25,6 +25,10 @@ class SpeedtrapError(Exception):
     """We failed, not the candidate: exit code 2. The message says what to do about it."""
 
 
+class ScorerError(SpeedtrapError):
+    """The scorer failed: our failure, unless a candidate left it no memory."""
+
+
 class Verdict(enum.StrEnum):
     """What is said of a candidate. All but `OK` come with a reason."""
 
@@ -364,7 +368,8 @@ class Batch(Record):
     counts: bool = Field(description="whether speedup and quality stand on this batch")
     seed: int
     time_s: float = Field(
-        gt=0, description="seconds from prompts sent to last pixel received, and `leftover_s`"
+        gt=0,
+        description="seconds from prompts sent to last pixel; the candidate's with `leftover_s`",
     )
     leftover_s: float = Field(
         0.0, ge=0, description="seconds of work seen on the GPU after the last pixel"
@@ -516,6 +521,7 @@ class Circumstances(Record):
     prompt_count: int
     batch_size: int
     seed: int
+    audit_seed: int
     order: Literal["alternate", "whole"]
     clip_model: str
     clip_pretrained: str | None

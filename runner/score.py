@@ -13,14 +13,21 @@ from runner import exchange, gpu, prepare, sandbox, scorer, verify
 from runner.account import Account
 from runner.keep import Keeper
 from runner.progress import Silent
-from runner.records import Phase, Refused, Role, SpeedtrapError, Verdict, WorkerLostError
+from runner.records import (
+    Phase,
+    Refused,
+    Role,
+    ScorerError,
+    SpeedtrapError,
+    Verdict,
+    WorkerLostError,
+)
 from runner.settings import Settings
 from runner.start import Starter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.account import Job
     from runner.gpu import Lease, Nvml, Seen
     from runner.progress import Display
     from runner.records import Measured, Result, Script
@@ -85,7 +92,12 @@ def witness(scripts: Mapping[Role, Script], account: Account, nvml: Nvml) -> Mea
                 )
                 again = _what_next(lost, outcome, account, watch.seen)
                 if again is None and lost.role is Role.BASELINE:
-                    outcome = _without_baseline(outcome, account.job)
+                    outcome = _without_baseline(outcome, account)
+            except ScorerError as failure:
+                if not gpu.was_full(watch.seen) or watch.seen.foreign_pids:
+                    raise
+                again = None
+                outcome = Refused(Verdict.OOM, f"the card was full beside it: {failure}")
             account.attempted(outcome, watch)
         if again is None:
             break
@@ -101,9 +113,10 @@ def _what_next(
 ) -> gpu.Again | None:
     """Whether the pair may run again; a worker that is lost before its file is our own failure."""
     is_shared = account.order == "alternate"
-    # A candidate that takes the memory of its baseline chooses nothing by that: both start over.
-    phase = Phase.LOAD if lost.role is Role.BASELINE else lost.phase
-    again = gpu.after_loss(refused.verdict, phase, seen, shared_with_baseline=is_shared)
+    again = gpu.after_loss(refused.verdict, lost.phase, seen, shared_with_baseline=is_shared)
+    if lost.ending.breach_reason == exchange.LEFT_WORK and seen.foreign_pids:
+        message = "another process kept the GPU busy: measure again on a quiet card"
+        raise SpeedtrapError(message)
     if lost.phase is Phase.IMPORTS:
         message = (
             f"the {lost.role}'s worker failed before any code of its file ran: {refused.reason}"
@@ -112,14 +125,18 @@ def _what_next(
     return again
 
 
-def _without_baseline(refused: Refused, job: Job) -> Refused:
-    """The verdict where a baseline that was made here failed; one that was given is our failure.
+def _without_baseline(refused: Refused, account: Account) -> Refused:
+    """The verdict where the baseline failed by the candidate's doing; else it is our failure.
 
-    What the candidate's text says made it fail: its author must not be able to choose exit 2.
+    Its author must not be able to choose exit 2: by a text that the baseline was made from, or by
+    taking the memory that the baseline needs.
     """
-    if job.synthesised is not None:
+    if account.job.synthesised is not None:
         reason = f"the baseline made from the candidate's text failed: {refused.reason}"
         return Refused(Verdict.INCONCLUSIVE, f"{reason}; name one with --baseline")
+    if refused.verdict is Verdict.OOM and account.order == "alternate":
+        reason = "its baseline ran out of the card's memory beside it, after the first timed batch"
+        return Refused(Verdict.OOM, f"{reason}: {refused.reason}")
     detail = refused.failure.traceback if refused.failure else ""
     message = f"the baseline failed: {refused.reason}\n{detail}".strip()
     raise SpeedtrapError(message)

@@ -15,7 +15,7 @@ import time
 from typing import IO, TYPE_CHECKING, Final, NoReturn, Self
 
 from runner import paths, wire
-from runner.records import Likeness, SpeedtrapError
+from runner.records import Likeness, ScorerError, SpeedtrapError
 from runner.wire import Channel, Kind
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Scorer:
             f"{what}: {detail}. Choose another with --clip MODEL:TAG, or fetch its weights into"
             " the Hugging Face cache first"
         )
-        raise SpeedtrapError(message) from error
+        raise ScorerError(message) from error
 
 
 def start(clip: ClipModel, device: Device) -> Scorer:

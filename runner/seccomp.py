@@ -74,6 +74,7 @@ _PROCESS_OPTIONS: Final = (22, 35, 62)
 """PR_SET_SECCOMP (nobody stacks filters here), PR_SET_MM (it rewrites what /proc says of a process)
 and PR_SCHED_CORE (it keeps others off the sibling of a core)."""
 _PR_SET_DUMPABLE: Final = 4
+_CLOSE_RANGE_CLOEXEC: Final = 4
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
 _STREAM, _SEQUENCE = 1, 5
 _TYPE_MASK: Final = 0xF
@@ -248,6 +249,11 @@ def _personality() -> _Block:
     return _choose(0, (0, _FULL_MASK), _YES, _NO)
 
 
+def _close_range() -> _Block:
+    """No table of descriptors of its own for a thread: what it holds is counted from outside."""
+    return _choose(2, (0, _CLOSE_RANGE_CLOEXEC), _YES, _NO)
+
+
 def _prctl() -> _Block:
     """A process stays readable for its own user: its memory is counted from outside."""
     dumpable = _choose(1, (1,), _YES, _NO)
@@ -301,6 +307,7 @@ _CHECKS: Final[Mapping[str, Callable[[], _Block]]] = {
     "socketpair": _socketpair,
     "local": _local,
     "clone": _clone,
+    "close_range": _close_range,
     "personality": _personality,
     "prctl": _prctl,
     "mknod": _mknod,

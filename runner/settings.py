@@ -17,6 +17,8 @@ from runner.records import BaselinePrecision, IsolationPolicy, SpeedtrapError
 
 MAX_SEED: Final = 2**31
 """Batches count up from the seed, and numpy's generator takes no seed from 2**32 on."""
+MEMORY_SHARE: Final = 0.45
+"""Both sides are resident, and the scorer."""
 MAX_AUDIT_SEED: Final = 2**53
 """Any JSON reader keeps whole numbers exactly up to here."""
 MAX_AUDIT_BATCHES: Final = 1000
@@ -29,7 +31,7 @@ class Settings:
     """One scoring of one candidate. None leaves a choice to the preset.
 
     `timeout_s` bounds the load, and each batch on its own. `memory_limit_bytes` bounds the host
-    memory of each worker; None: 80 % of what is available at the start. `quality` is in [0, 1].
+    memory of each worker; None: 45 % of what is available at the start. `quality` is in [0, 1].
     Without a `baseline`, one is made from the candidate's text, in `baseline_precision`, and also
     written to `save_baseline`. `against` is a ground truth; `fields` of its config are compared,
     less `open_fields`, before a device is taken.
@@ -103,7 +105,7 @@ class Settings:
         """Bytes of host memory that each worker may use."""
         if self.memory_limit_bytes is not None:
             return self.memory_limit_bytes
-        return int(psutil.virtual_memory().available * 0.8)
+        return int(psutil.virtual_memory().available * MEMORY_SHARE)
 
 
 def parse_stand_in(text: str) -> tuple[str, str]:

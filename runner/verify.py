@@ -42,6 +42,9 @@ number, so the tolerance may be wide; it has to tell a different clock from a sl
 CLAIM_SCORE: Final = 1e-3
 """The script prints the mean of scores that it was sent: only rounding may differ."""
 
+LEFT_BY_BASELINE_S: Final = 0.5
+"""A baseline gains nothing by work after its images. NVML's windows last 0.02 to 0.2 s."""
+
 ROUNDING: Final = 1e-9
 """A target is reached exactly at it; 1 - 98/100 is not quite 0.02 in binary."""
 _EXTENSIONS = re.compile(r"^Extension modules: .*$", re.MULTILINE)
@@ -101,7 +104,8 @@ class Evidence:
     """What was found out about the measured sides.
 
     `scores` are the CLIP scores of the candidate's images that count, 0 for those that are not like
-    the baseline's. `allow_untied`: see `Settings`.
+    the baseline's. `allow_untied`: see `Settings`. Without
+    `has_quality` (random CLIP weights) images are not judged.
     """
 
     measured: Measured
@@ -110,6 +114,7 @@ class Evidence:
     fidelity: Fidelity | None = None
     duplicates: int = 0
     allow_untied: bool = False
+    has_quality: bool = False
 
 
 def judge(evidence: Evidence, targets: Targets) -> Judgement:
@@ -149,7 +154,7 @@ def judge(evidence: Evidence, targets: Targets) -> Judgement:
         loss=loss.loss(credited, 1 - accuracy, targets.speedup, targets.quality_loss),
         claim=claim,
     )
-    return judgement if _is_tied(evidence) else _untied(judgement)
+    return judgement if _is_tied(evidence) else _untied(judgement, evidence.fidelity)
 
 
 def _refusal(claim: Claim | None, evidence: Evidence) -> tuple[Verdict, str] | None:
@@ -158,6 +163,13 @@ def _refusal(claim: Claim | None, evidence: Evidence) -> tuple[Verdict, str] | N
         return Verdict.TAMPERED, problem
     if evidence.audit and evidence.audit.suspicion:
         return Verdict.TAMPERED, evidence.audit.suspicion
+    left_s = math.fsum(batch.leftover_s for batch in evidence.measured.baseline.batches)
+    if left_s > LEFT_BY_BASELINE_S:
+        reason = (
+            f"the GPU worked {left_s:.1f} s after the baseline's batches: for the candidate, or for"
+            " somebody else. Measure again on a quiet card"
+        )
+        return Verdict.INCONCLUSIVE, reason
     if evidence.duplicates:
         reason = f"returned {evidence.duplicates} images again for other prompts or seeds"
         return Verdict.BAD_OUTPUT, reason
@@ -198,11 +210,20 @@ def _credit(evidence: Evidence) -> float:
 
 def _is_tied(evidence: Evidence) -> bool:
     fidelity = evidence.fidelity
-    return evidence.allow_untied or fidelity is None or fidelity.tied or bool(fidelity.below)
+    if fidelity is None:
+        return evidence.allow_untied or not evidence.has_quality
+    return evidence.allow_untied or fidelity.tied or bool(fidelity.below)
 
 
-def _untied(judgement: Judgement) -> Judgement:
+def _untied(judgement: Judgement, fidelity: Fidelity | None) -> Judgement:
     """No number for images of which nothing shows that they follow from the seed."""
+    if fidelity is None:
+        reason = (
+            "the images cannot be held against a floor: the baseline's do not depend on the seed,"
+            " or too few are made. Have the baseline draw its noise from the global generator, and"
+            " make at least two images; or accept any with --allow-untied"
+        )
+        return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=reason, loss=None)
     reason = (
         "the images are no more like the baseline's of the same seed than like those of another:"
         " nothing shows that they come from the pipeline. Draw noise as the baseline does (global"
@@ -231,6 +252,7 @@ def tampering(claim: Claim | None, measured: Measured) -> str | None:
     if len(results) > 1:
         return f"printed {len(results)} result lines: {', '.join(results[:3])}"
     time_s, score, count = _witnessed(measured.candidate)
+    time_s -= math.fsum(batch.leftover_s for batch in measured.candidate.batches[1:])
     late_s = CLAIM_OVERHEADS * _overhead_s(measured)
     tolerance_s = CLAIM_TIME_SHARE * time_s + count * max(CLAIM_TIME_S_PER_BATCH, late_s)
     if abs(claim.time_s - time_s) > tolerance_s:
@@ -244,7 +266,7 @@ def _witnessed(side: Side) -> tuple[float, float, int]:
     """Seconds, mean score and number of the batches that a script's claim is about."""
     timed = [batch for batch in side.batches if batch.purpose is not Purpose.WARM_UP]
     scores = [score for batch in timed for score in batch.scores]
-    time_s = math.fsum(batch.time_s - batch.leftover_s for batch in timed)
+    time_s = math.fsum(batch.time_s for batch in timed)
     return time_s, math.fsum(scores) / len(scores), len(timed)
 
 

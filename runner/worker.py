@@ -198,11 +198,13 @@ class Worker:
         Raises `WorkerLostError` if one cannot be stopped, or if the worker has ended. What it had
         given to its GPU before goes on there.
         """
+        is_stopped = self._freezer.freeze(FREEZE_LIMIT_S)
         self._is_frozen = True
-        if not self._freezer.freeze(FREEZE_LIMIT_S):
+        if not is_stopped:
             self.refuse(Verdict.TAMPERED, "could not be stopped between its batches")
         if self._process.poll() is not None:
             self._lost_channel()
+        self._look()
 
     def thaw(self) -> None:
         """Let every process of this worker go on; nothing happens to one that runs."""
@@ -279,13 +281,20 @@ class Worker:
 
     def _watch(self) -> None:
         while not self._stopping.wait(WATCH_PERIOD_S):
-            family = self._enumerate()
-            self._forget_the_dead()
-            if breach := _too_much(family, self._memory_limit_bytes):
-                self._note_breach(*breach)
-                self._dump_stack(BREACH_DUMP_GRACE_S)
-                self._process.kill()
+            # A look at many files takes long: it must not fall on the other side's turn.
+            if not self._is_frozen and self._look():
                 return
+
+    def _look(self) -> bool:
+        """End the worker if it holds too much; whether it did."""
+        family = self._enumerate()
+        self._forget_the_dead()
+        breach = _too_much(family, self._memory_limit_bytes)
+        if breach:
+            self._note_breach(*breach)
+            self._dump_stack(BREACH_DUMP_GRACE_S)
+            self._process.kill()
+        return breach is not None
 
     def _enumerate(self) -> list[Stat]:
         """All live processes of this worker; those ever seen are remembered for `close`."""

@@ -197,14 +197,14 @@ def _speedtrap_main(namespace, batches, calculate_clip_score, watch, report):
         torch.manual_seed(seed)
         synchronize()
         start_s = time.perf_counter()
-        output = infer(prompts)
+        images = _speedtrap_to_images(infer(prompts), len(prompts))
         synchronize()
         elapsed_s = time.perf_counter() - start_s
-        score = calculate_clip_score(prompts, _speedtrap_to_images(output, len(prompts)))
+        score = calculate_clip_score(prompts, images)
         if number >= WARMUP_BATCHES:
             total_s += elapsed_s
             scores += [score] * len(prompts)
-        output = None  # two batches' images need not be in memory at once
+        images = None  # two batches' images need not be in memory at once
     report()
     if not scores:
         return  # loaded only to be looked at

@@ -399,7 +399,15 @@ def test_work_that_does_not_end_is_tampering(stage, run, judge, more_s):
     assert caught.value.ending.breach_reason == (
         "left more than 60 s of work on the GPU after its images"
     )
-    assert (judge.seen, kept) == ([], [])
+    assert [len(judge.seen), len(kept)] == [1, 1]  # the baseline's warm-up
+
+
+def test_what_works_after_the_baselines_batch_is_not_its_own(stage, run):
+    turns, _, _ = stage()
+    turns[0].leftover_s = lambda limit_s: limit_s
+    found = run(turns)
+    assert {batch.leftover_s for batch in found.baseline.batches} == {exchange.LEFTOVER_LIMIT_S}
+    assert {batch.time_s for batch in found.baseline.batches} == {1.0}
 
 
 def test_just_under_the_limit_is_only_slow(stage, run):
@@ -464,6 +472,7 @@ def test_the_claim_is_the_candidates_last_word_and_is_about_all_timed_batches(st
 
 
 PAIRS = {
+    ((B, 0), (B, 0)),  # so that the scorer takes its memory
     *[((B, place), (C, place)) for place in range(1, FOR_BOTH)],
     *[((B, 6), (role, 2)) for role in Role],
     *[((B, 7), (role, 4)) for role in Role],

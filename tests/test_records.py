@@ -76,6 +76,7 @@ CIRCUMSTANCES = Circumstances(
     prompt_count=20,
     batch_size=5,
     seed=42,
+    audit_seed=7,
     order="alternate",
     clip_model="local-dir:tiny-clip",
     clip_pretrained=None,

@@ -254,22 +254,26 @@ def test_live_readings_are_held_against_the_device(settings, measured, monkeypat
 
     monkeypatch.setattr(live, "compare", compare)
     one = account.Account(prepare(settings()), Keeper(None), Silent(), Device(kind=kind, name="x"))
-    assert one.result(measured()).verdict is Verdict.OK
+    assert one.result(measured()).speedup == 2.0
     assert seen == [{"on_cuda": on_cuda}]
 
 
 def test_a_made_baseline_that_fails_is_no_failure_of_ours(settings, write):
     failure = Failure(file="baseline.py", line=3, phase="load", message="no", traceback="Trace")
     lost = Refused(Verdict.CRASHED, "baseline.py:3: no", failure)
-    refused = _without_baseline(lost, prepare(settings()))
+    refused = _without_baseline(lost, account.Account(prepare(settings()), Keeper(None), Silent()))
     assert refused.verdict is Verdict.INCONCLUSIVE
     assert refused.reason == (
         "the baseline made from the candidate's text failed: baseline.py:3: no; name one with"
         " --baseline"
     )
-    given = prepare(settings(baseline=write(CANDIDATE, "base.py")))
+    job = prepare(settings(baseline=write(CANDIDATE, "base.py")))
+    given = account.Account(job, Keeper(None), Silent())
     with pytest.raises(SpeedtrapError, match=r"the baseline failed: baseline\.py:3: no\nTrace"):
         _without_baseline(lost, given)
+    full = _without_baseline(Refused(Verdict.OOM, "base.py:3: out of memory"), given)
+    assert full.verdict is Verdict.OOM
+    assert "beside it, after the first timed batch: base.py:3: out of memory" in full.reason
 
 
 def test_every_run_has_fresh_prompts_of_its_own(settings):
@@ -317,13 +321,24 @@ def test_what_weakens_the_audit_is_a_warning(settings, measured, changes, says):
     assert not any(says in text for text in warnings())
 
 
-def test_images_without_a_floor_are_a_warning_unless_scores_mean_nothing(settings, measured):
-    for clip, expected in ((None, 1), ("ViT-S-32:random", 0)):
-        one = account.Account(prepare(settings(clip=clip)), Keeper(None), Silent())
-        result = one.result(measured())
-        assert result.fidelity is None
-        found = [text for text in result.circumstances.warnings if "against a floor" in text]
-        assert len(found) == expected
+@pytest.mark.parametrize(
+    ("changes", "verdict", "warnings"),
+    [
+        ({}, Verdict.INCONCLUSIVE, 0),
+        ({"allow_untied": True}, Verdict.OK, 1),
+        ({"clip": "ViT-S-32:random"}, Verdict.OK, 0),
+    ],
+)
+def test_images_without_a_floor_have_no_loss_unless_that_is_allowed_or_scores_mean_nothing(
+    settings, measured, changes, verdict, warnings
+):
+    job = prepare(settings(**changes))
+    result = account.Account(job, Keeper(None), Silent()).result(measured())
+    assert result.fidelity is None
+    assert result.verdict is verdict
+    assert (result.loss is None) is (verdict is Verdict.INCONCLUSIVE)
+    found = [text for text in result.circumstances.warnings if "against a floor" in text]
+    assert len(found) == warnings
 
 
 def test_json_is_ascii(make_result, monkeypatch, capsys, write):
