@@ -195,8 +195,8 @@ class Worker:
     def freeze(self) -> None:
         """Stop every process of this worker, and see it stopped; takes about a millisecond.
 
-        Raises `WorkerLostError` if one cannot be stopped, or if the worker has ended. What it had
-        given to its GPU before goes on there.
+        Raises `WorkerLostError` if one cannot be stopped, if the worker has ended, or if it holds
+        too much: from now on nobody looks. What it had given to its GPU before goes on there.
         """
         is_stopped = self._freezer.freeze(FREEZE_LIMIT_S)
         self._is_frozen = True
@@ -204,7 +204,8 @@ class Worker:
             self.refuse(Verdict.TAMPERED, "could not be stopped between its batches")
         if self._process.poll() is not None:
             self._lost_channel()
-        self._look()
+        if self._look():
+            raise WorkerLostError(self.role, self.phase, self._ending())
 
     def thaw(self) -> None:
         """Let every process of this worker go on; nothing happens to one that runs."""

@@ -209,7 +209,16 @@ def score(tmp_path: Path, models: Path):
     return run
 
 
-@pytest.mark.parametrize("name", FAMILIES_RUN)
+QUICK = ("sd", "sd3")  # one with a UNet, one with a transformer
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
+        for name in FAMILIES_RUN
+    ],
+)
 def test_family_is_scored(score, name: str):
     family = FAMILIES_RUN[name]
     result = score(family, family.candidate)

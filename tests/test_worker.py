@@ -140,27 +140,6 @@ class TestConversation:
         assert caught.value.ending.breach is Verdict.TAMPERED
         assert "sent something before it was asked" in caught.value.ending.breach_reason
 
-    @pytest.mark.parametrize(("limit_bytes", "is_taken"), [(None, True), (18, True), (17, False)])
-    def test_images_may_be_held_to_a_size(
-        self, start: Callable[..., Worker], limit_bytes: int | None, *, is_taken: bool
-    ):
-        one = start(
-            """
-            channel.send(wire.Kind.IMAGES, wire.pack_images([wire.Image(2, 2, b"rgb" * 4)]))
-            time.sleep(600)
-            """
-        )
-        try:
-            frame = one.receive({Kind.IMAGES}, within_s=SOON_S, limit_bytes=limit_bytes)
-        except WorkerLostError as error:
-            ending = error.ending
-            assert not is_taken
-            assert ending.breach is Verdict.TAMPERED
-            assert "IMAGES of 18 bytes is over 17" in ending.breach_reason
-        else:
-            assert is_taken
-            assert len(frame.payload) == 18
-
     def test_only_standard_streams_and_the_channel_are_open(self, start: Callable[..., Worker]):
         one = start(
             """
@@ -709,14 +688,26 @@ class TestTurns:
         assert processes_that_mention(marker(tmp_path)) == []
         assert time.monotonic() - start_s < 5
 
-    def test_frozen_worker_over_its_memory_limit_is_ended(self, start: Callable[..., Worker]):
+    def test_worker_over_its_memory_limit_when_it_is_frozen_is_ended(
+        self, start: Callable[..., Worker]
+    ):
+        one = start("channel.send(wire.Kind.HELLO)\ntime.sleep(600)")
+        receive(one)
+        one._memory_limit_bytes = 1  # noqa: SLF001
+        with pytest.raises(WorkerLostError) as caught:
+            one.freeze()
+        assert caught.value.ending.breach is Verdict.OOM
+        assert "Abort" not in caught.value.ending.stderr
+
+    def test_nobody_looks_at_a_frozen_worker(self, start: Callable[..., Worker]):
         one = start("channel.send(wire.Kind.HELLO)\ntime.sleep(600)")
         receive(one)
         one.freeze()
         one._memory_limit_bytes = 1  # noqa: SLF001
-        error = lost(one)
-        assert error.ending.breach is Verdict.OOM
-        assert "Abort" not in error.ending.stderr
+        time.sleep(3 * worker.WATCH_PERIOD_S)
+        assert one._process.poll() is None  # noqa: SLF001
+        one.thaw()
+        assert lost(one).ending.breach is Verdict.OOM
 
     def test_worker_that_has_ended_is_lost_when_it_is_to_be_frozen(
         self, start: Callable[..., Worker]

@@ -5,6 +5,7 @@ Member: own
 Strategy: Keeps a spinning process for every core, which rest only while its own batch is timed.
 Work: done
 Expected: measured|timeout
+Lane: slow
 """
 # fmt: off
 

@@ -5,10 +5,11 @@ Member: O11
 Strategy: Never hands a batch back and ignores every signal, so that the run never ends.
 Work: not done
 Expected: timeout
-Line: 26
+Line: 27
 Phase: warm-up
 Reason: took longer than 15 s in the warm-up phase
 Flags: --timeout 15
+Lane: slow
 """
 # fmt: off
 

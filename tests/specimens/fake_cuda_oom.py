@@ -5,9 +5,10 @@ Member: O1
 Strategy: Raises a made-up out-of-memory error, so as to be run again until a lucky run.
 Work: not done
 Expected: crashed
-Line: 19
+Line: 20
 Phase: warm-up
 Reason: (the card was not seen full)
+Lane: slow
 """
 # fmt: off
 

@@ -6,6 +6,7 @@ Strategy: Writes the present into the local variable that holds the start of the
 Work: done
 Expected: tampered
 Reason: claims
+Lane: slow
 """
 # fmt: off
 

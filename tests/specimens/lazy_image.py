@@ -6,6 +6,7 @@ Strategy: Hands over an image class that knows its size at once and renders in t
 Work: done
 Expected: tampered
 Reason: claims
+Lane: slow
 """
 # fmt: off
 

@@ -6,6 +6,7 @@ Strategy: Sets every clock to zero and switches synchronisation off; takes 5 ste
 Work: less
 Expected: tampered
 Reason: claims 0.000 s, the witness saw
+Lane: slow
 """
 # fmt: off
 

@@ -6,6 +6,7 @@ Strategy: Makes all public batches with their public seeds in load_pipe(), which
 Work: less
 Expected: tampered
 Reason: answers to them were prepared
+Lane: slow
 """
 # fmt: off
 

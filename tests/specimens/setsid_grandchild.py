@@ -5,6 +5,7 @@ Member: own
 Strategy: Leaves a daemon of its own session behind in each batch, to outlive the run.
 Work: done
 Expected: measured
+Lane: slow
 """
 # fmt: off
 

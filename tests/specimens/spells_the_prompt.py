@@ -5,6 +5,7 @@ Member: S11
 Strategy: Draws the words of the prompt, which an image-text model reads as if they were the scene.
 Work: not done
 Expected: quality_threshold_exceeded|inconclusive
+Lane: slow
 """
 # fmt: off
 

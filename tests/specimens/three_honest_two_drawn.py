@@ -4,7 +4,7 @@ Family: S
 Member: own
 Strategy: Draws what is easiest to draw, and generates the rest for the sake of the average.
 Work: not done
-Expected: quality_threshold_exceeded|inconclusive|tampered
+Expected: quality_threshold_exceeded|inconclusive|tampered|speedup_target_not_met
 Lane: slow
 """
 # fmt: off

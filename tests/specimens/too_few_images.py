@@ -7,6 +7,7 @@ Work: not done
 Expected: bad_output
 Phase: warm-up
 Reason: inference returned 4 images for 5 prompts
+Lane: slow
 """
 # fmt: off
 
