@@ -239,6 +239,7 @@ def _start(
     if shard.count > 1 and device == "cpu":
         locks = Path(tempfile.gettempdir(), f"speedtrap-trust-locks-{shard.number}")
         program = ["-c", _OWN_SLOT, str(locks)]
+    search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     cores = shard.cores()
     return subprocess.Popen(
         [
@@ -247,7 +248,7 @@ def _start(
             *("--device", device, "--wait", str(WAIT_S), *specimen.flags),
         ],
         cwd=ROOT,
-        env=session.environment() | {"PYTHONPATH": str(ROOT)},
+        env=session.environment() | {"PYTHONPATH": search_path},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
