@@ -663,8 +663,7 @@ def floors(baseline: Row) -> dict[str, tuple[float, float, float, float]]:
     for number, name in enumerate(fidelity.MEASURES):
         values = [image[number] for other in baseline.other for image in other]
         mean, sd = statistics.fmean(values), statistics.stdev(values)
-        error = sd * (2 / RUN_IMAGES) ** 0.5
-        limits = mean - fidelity.MEAN_SDS * error, mean - fidelity.IMAGE_SDS * sd
+        limits = fidelity.limits(name, mean, sd, pairs=RUN_IMAGES, images=RUN_IMAGES)
         found[name] = (mean, sd, *limits)
     return found
 
@@ -780,11 +779,11 @@ def _plot_tie(axes: tuple[Axes, Axes], tallies: Sequence[Tally]) -> None:
             side.plot(middle, place, linestyle="", markersize=5, **MARKS[mark(tally, level)])
         for border in borders:
             side.axhline(border, color="0.4", linewidth=0.8)
-        edge = side.get_xlim()[0]
+        edge, end = (-4.0, 20.0) if values == "tie_t" else (side.get_xlim()[0], None)
         side.axvspan(edge, limit, color="0.9", linewidth=0, zorder=0)
-        side.set(xlim=(edge, None), ylim=(len(tallies) - 0.4, -0.6))
+        side.set(xlim=(edge, end), ylim=(len(tallies) - 0.4, -0.6))
     left.set_yticks(range(len(tallies)), [tally.row.name for tally in tallies], fontsize=8)
-    left.set_xlabel("tie, t")
+    left.set_xlabel("tie, t (to 20)")
     right.set_yticks([])
     right.set_xlabel("closeness")
     right.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])

@@ -163,16 +163,21 @@ def duplicates(measured: Measured) -> int:
 def _floor(name: str, between: Sequence[Likeness], same: Sequence[Likeness]) -> Floor:
     values = [getattr(one, name) for one in between]
     mean, sd = statistics.fmean(values), statistics.stdev(values)
-    error = sd * math.sqrt(1 / len(values) + 1 / len(same))
+    at_least, image_at_least = limits(name, mean, sd, pairs=len(values), images=len(same))
     return Floor(
         mean=mean,
         sd=sd,
-        at_least=mean - _wide(MEAN_SDS, len(values)) * error,
-        image_at_least=min(
-            mean - _wide(IMAGE_SDS, len(values)) * sd, IMAGE_CEILINGS.get(name, math.inf)
-        ),
+        at_least=at_least,
+        image_at_least=image_at_least,
         seen=statistics.fmean(getattr(one, name) for one in same),
     )
+
+
+def limits(name: str, mean: float, sd: float, *, pairs: int, images: int) -> tuple[float, float]:
+    """Floors of the mean of `images` and of one image, by what `pairs` of two seeds have."""
+    error = sd * math.sqrt(1 / pairs + 1 / images)
+    of_one = mean - _wide(IMAGE_SDS, pairs) * sd
+    return mean - _wide(MEAN_SDS, pairs) * error, min(of_one, IMAGE_CEILINGS.get(name, math.inf))
 
 
 def _way_gone(same: Likeness, other: Likeness) -> float:

@@ -443,8 +443,8 @@ class Fidelity(Record):
     discarded: int = Field(description="images whose CLIP score counts as 0")
     below: tuple[str, ...] = Field(description="measures whose mean is below the floor")
     tie_t: float = Field(
-        description="how much more alike to the same seed's image than to another's: mean"
-        " difference in SSIM, in standard errors"
+        description="mean of what each image has gone of the way from another seed's image to the"
+        " same seed's, in standard errors"
     )
     closeness: float = Field(
         description="way from another seed's images (0) to the baseline's (1) that was gone"
