@@ -669,6 +669,7 @@ def floors(baseline: Row) -> dict[str, tuple[float, float, float, float]]:
 
 
 FIGURES: Final = "<!-- figures: benchmarks/fidelity.py --write -->"
+TIE_END: Final = 20.0
 DOT_PX, NEAR_PX = 5, 12
 """Half a mark's width; how far from its mark a name needs a line."""
 MARKS: Final[dict[str, dict[str, Any]]] = {
@@ -776,14 +777,20 @@ def _plot_tie(axes: tuple[Axes, Axes], tallies: Sequence[Tally]) -> None:
         for place, tally in enumerate(tallies):
             low, middle, high = spread(getattr(tally, values))
             side.hlines(place, low, high, color="0.6", linewidth=1)
-            side.plot(middle, place, linestyle="", markersize=5, **MARKS[mark(tally, level)])
+            side.plot(
+                min(middle, TIE_END) if values == "tie_t" else middle,
+                place,
+                linestyle="",
+                markersize=5,
+                **MARKS[mark(tally, level)],
+            )
         for border in borders:
             side.axhline(border, color="0.4", linewidth=0.8)
-        edge, end = (-4.0, 20.0) if values == "tie_t" else (side.get_xlim()[0], None)
+        edge, end = (-4.0, TIE_END + 1) if values == "tie_t" else (side.get_xlim()[0], None)
         side.axvspan(edge, limit, color="0.9", linewidth=0, zorder=0)
         side.set(xlim=(edge, end), ylim=(len(tallies) - 0.4, -0.6))
     left.set_yticks(range(len(tallies)), [tally.row.name for tally in tallies], fontsize=8)
-    left.set_xlabel("tie, t (to 20)")
+    left.set_xlabel("tie, t (20: and more)")
     right.set_yticks([])
     right.set_xlabel("closeness")
     right.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
