@@ -9,10 +9,11 @@ unless the specimen's code or flags have changed since.
     python benchmarks/trust.py --out runs.jsonl [--runs 20] [--only 'honest_*'] [--device cuda]
     python benchmarks/trust.py --out runs.jsonl --report
 
-With `--device cuda` the specimens of the GPU lane are run, else all others. On a large machine,
-`--shard 0/8` ... `--shard 7/8` share the work: instance I takes every eighth run from the I-th on,
-keeps to its own eighth of the cores, and has a CPU slot of its own; give each its own FILE, and all
-of them to the report (`--out` may be repeated).
+Specimens of the GPU lane are run with `--device cuda` only; `--lane gpu` runs no others. On a
+large machine, `--shard 0/8` ... `--shard 7/8` share the work: instance I takes every eighth run
+from the I-th on, keeps to its own eighth of the cores, and has a CPU slot of its own; give each its
+own FILE, and all of them to the report (`--out` may be repeated). `--first 10 --runs 20` leaves the
+first ten runs to another machine.
 
 Gained has who
 - is `ok` although the header says `Work: not done`; or
@@ -155,7 +156,7 @@ def main() -> int:
         one
         for one in specimens()
         if fnmatch.fnmatch(one.path.stem, arguments.only)
-        and (arguments.report or (one.lane == "gpu") == (arguments.device == "cuda"))
+        and (arguments.report or one.lane in arguments.lane)
     ]
     files = [Path(name) for name in arguments.out]
     if not arguments.report:
@@ -174,7 +175,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--shard", type=Shard.parse, default=Shard(0, 1), metavar="I/N")
     parser.add_argument("--report", action="store_true", help="print the table, run nothing")
-    return parser.parse_args()
+    parser.add_argument(
+        "--first", type=int, default=0, metavar="RUN", help="leave out those before"
+    )
+    parser.add_argument(
+        "--lane", choices=["default", "gpu"], help="default: all the device can run"
+    )
+    arguments = parser.parse_args()
+    can_run = {"default"} if arguments.device == "cpu" else {"default", "gpu"}
+    arguments.lane = can_run & {arguments.lane} if arguments.lane else can_run
+    if not arguments.lane:
+        parser.error("the GPU lane needs --device cuda")
+    return arguments
 
 
 def _run_missing(
@@ -185,7 +197,11 @@ def _run_missing(
 ) -> None:
     done = {one.key for one in outcomes if one.verdict is not None}
     shard: Shard = arguments.shard
-    jobs = [(one, run) for run in range(arguments.runs) for one in _references_first(chosen)]
+    jobs = [
+        (one, run)
+        for run in range(arguments.first, arguments.runs)
+        for one in _references_first(chosen)
+    ]
     for specimen, run in jobs[shard.number :: shard.count]:
         key = (specimen.path.stem, run, arguments.device, digest(specimen.path))
         if key in done:
