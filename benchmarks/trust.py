@@ -156,7 +156,7 @@ def main() -> int:
         one
         for one in specimens()
         if fnmatch.fnmatch(one.path.stem, arguments.only)
-        and (arguments.report or one.lane in arguments.lane)
+        and (arguments.report or (one.lane == "gpu") in arguments.on_gpu)
     ]
     files = [Path(name) for name in arguments.out]
     if not arguments.report:
@@ -178,14 +178,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--first", type=int, default=0, metavar="RUN", help="leave out those before"
     )
-    parser.add_argument(
-        "--lane", choices=["default", "gpu"], help="default: all the device can run"
-    )
+    parser.add_argument("--lane", choices=["gpu"], help="default: all that the device can run")
     arguments = parser.parse_args()
-    can_run = {"default"} if arguments.device == "cpu" else {"default", "gpu"}
-    arguments.lane = can_run & {arguments.lane} if arguments.lane else can_run
-    if not arguments.lane:
-        parser.error("the GPU lane needs --device cuda")
+    if arguments.lane and arguments.device == "cpu":
+        parser.error("--lane gpu needs --device cuda")
+    can_run = {False} if arguments.device == "cpu" else {False, True}
+    arguments.on_gpu = {True} if arguments.lane else can_run
     return arguments
 
 
