@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, f
 
 from models import render, scenes
 from models.evaluate import Scorer
-from runner import fidelity, likeness, paths, verify
+from runner import fidelity, likeness, paths, prompts, verify
 from runner.records import Batch, Likeness, Measured, Purpose, Side, Traces, Verdict
 from runner.scorer_process import load_clip
 
@@ -57,7 +57,8 @@ if TYPE_CHECKING:
 
 PACKAGES: Final = ("torch", "diffusers", "DeepCache", "tomesd", "open_clip_torch", "torchmetrics")
 BATCH: Final = 5
-RUN_IMAGES: Final = 15
+RUN_IMAGES: Final = 45
+"""As many as `bin/score` measures by itself; `prompts.FLOOR_IMAGES` of them have another seed's."""
 RUNS: Final = 200
 STEPS: Final = 25
 BASE_SEED: Final = 1000
@@ -489,6 +490,7 @@ class End(enum.StrEnum):
     DISCARDED = "discarded"
     LOSS = "loss"
     UNCREDITED = "uncredited"
+    UNDECIDED = "undecided"
     OK = "ok"
 
 
@@ -561,7 +563,7 @@ def _end(verdict: Verdict, found: Fidelity) -> End:
         case Verdict.BAD_OUTPUT:
             return End.REPEATED
         case Verdict.INCONCLUSIVE:
-            return End.UNTIED
+            return End.UNDECIDED if found.tied else End.UNTIED
         case Verdict.SPEEDUP_TARGET_NOT_MET:
             return End.UNCREDITED
         case Verdict.QUALITY_THRESHOLD_EXCEEDED if found.below:
@@ -601,11 +603,11 @@ def _side(row: Row, chosen: Sequence[int], other: int, time_s: float, *, same_se
             same_seed=tuple(map(_likeness, same)) if same_seed else (),
             other_seed=tuple(map(_likeness, others)),
         )
-        for (_, scores), (_, same), (_, others) in zip(
+        for (_, scores), (_, same), (_, others) in itertools.zip_longest(
             _batches(row.clip, chosen),
             _batches(row.same, chosen),
-            _batches(row.other[other], chosen),
-            strict=True,
+            _batches(row.other[other], chosen[: prompts.FLOOR_IMAGES]),
+            fillvalue=(0, ()),
         )
     ]
     return Side(

@@ -84,8 +84,8 @@ _OWN_SLOT: Final = (
 class Outcome:
     """What came of one run. Without a `verdict` we failed, and `reason` says how.
 
-    `loss`, `speedup` and `quality_loss` are None where they were not measured. `digest` is that of
-    the specimen's text.
+    `loss`, `speedup`, its interval and `quality_loss` are None where they were not measured.
+    `digest` is that of the specimen's text.
     """
 
     specimen: str
@@ -100,6 +100,7 @@ class Outcome:
     quality_loss: float | None
     wall_s: float
     left: tuple[str, ...]
+    speedup_ci: list[float] | None = None
 
     @property
     def key(self) -> tuple[str, int, str, str]:
@@ -124,7 +125,10 @@ class Row:
     @property
     def is_as_expected(self) -> bool:
         """Whether every verdict is one of those that the header names."""
-        return all(one.verdict in self.specimen.verdicts for one in self.outcomes)
+        return all(
+            self.specimen.expects(one.verdict, has_loss=one.loss is not None)
+            for one in self.outcomes
+        )
 
 
 @dataclass(frozen=True)
@@ -240,6 +244,7 @@ def run_one(specimen: Specimen, run: int, device: str, folder: Path, shard: Shar
         reason=result.get("reason", f"exit status {process.returncode}: {last}"),
         loss=result.get("loss"),
         speedup=result.get("speedup"),
+        speedup_ci=result.get("speedup_ci"),
         quality_loss=result.get("quality_loss"),
         wall_s=round(time.monotonic() - start_s, 1),
         left=left,

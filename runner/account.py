@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from runner import audit, compare, live, model_cache, synthesise, verify
+from runner import audit, compare, decide, estimate, live, model_cache, synthesise, verify
 from runner import fidelity as fidelities
 from runner.assemble import Values
+from runner.decide import Decider
 from runner.records import (
     Attempt,
     BaselinePrecision,
@@ -41,16 +42,18 @@ if TYPE_CHECKING:
     from runner.gpu import Idle, Watch
     from runner.keep import Keeper
     from runner.progress import Display
-    from runner.prompts import ClipModel, Preset, PromptSet
+    from runner.prompts import ClipModel, Further, Preset, PromptSet
     from runner.records import (
         Config,
         ConfigMatch,
+        Decision,
         Device,
         Isolation,
         ModelMount,
         PlannedBatch,
         Reading,
         Readings,
+        Side,
     )
     from runner.settings import Settings
     from runner.worker import Worker
@@ -83,6 +86,7 @@ class Job:
     plan: tuple[PlannedBatch, ...]
     audit_seed: int
     audit_source: tuple[str, str]
+    further: Further
     clip: ClipModel
     mounts: tuple[ModelMount, ...]
     isolation: Isolation
@@ -150,6 +154,7 @@ class Account:
     attempts: list[Attempt] = field(default_factory=list)
     phases_s: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    decider: Decider | None = None
     _started_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(tz=dt.UTC))
     _start_s: float = field(default_factory=time.monotonic)
 
@@ -193,6 +198,20 @@ class Account:
                 f" {idle.blind_because}"
             )
 
+    def until_decided(self) -> Decider | None:
+        """What says whether to go on, if the targets are to be decided; a new one each attempt."""
+        settings = self.job.settings
+        self.decider = (
+            Decider(self.job.further, self._is_decided, settings.budget_s)
+            if settings.until_decided
+            else None
+        )
+        return self.decider
+
+    def _is_decided(self, baseline: Side, candidate: Side, level: float) -> bool:
+        measured = Measured(baseline, candidate, claim_stdout="", order=self.order)
+        return verify.is_decided(self._of_images(measured, level), self.job.targets)
+
     def keep_output(self, worker: Worker) -> None:
         """Keep what a worker printed."""
         stdout, stderr = worker.output()
@@ -206,7 +225,10 @@ class Account:
             measured, failure, evidence = None, outcome.failure, None
             judgement = Judgement(outcome.verdict, outcome.reason)
         else:
-            measured, failure, evidence = outcome, None, self._evidence(outcome)
+            decider = self.decider
+            looks = decider.looks if decider else 0
+            level = decide.level(looks) if looks else estimate.LEVEL
+            measured, failure, evidence = outcome, None, self._evidence(outcome, level)
             judgement = verify.judge(evidence, targets)
         on_cuda = self.device is not None and self.device.kind == "cuda"
         configs = self.job.configs
@@ -219,14 +241,19 @@ class Account:
             reason=judgement.reason,
             passed=judgement.verdict is Verdict.OK,
             speedup=judgement.speedup,
+            speedup_ci=judgement.speedup_ci,
             credited_speedup=judgement.credited_speedup,
             accuracy=accuracy,
             quality_loss=None if accuracy is None else 1 - accuracy,
+            quality_loss_ci=judgement.quality_loss_ci,
+            confidence=judgement.confidence,
             speed_achievement=judgement.speed_achievement,
             accuracy_achievement=judgement.accuracy_achievement,
             loss=judgement.loss,
+            loss_ci=judgement.loss_ci,
             target_speedup=targets.speedup,
             target_quality_loss=targets.quality_loss,
+            decision=self._decision(),
             baseline=measured.baseline if measured else None,
             candidate=measured.candidate if measured else None,
             claim=judgement.claim,
@@ -246,20 +273,32 @@ class Account:
         self.keeper.result(result)
         return result
 
-    def _evidence(self, measured: Measured) -> Evidence:
-        """What comes of comparing batches and images. Random CLIP weights say nothing of images."""
+    def _decision(self) -> Decision | None:
+        return self.decider.decision() if self.decider and self.decider.ended else None
+
+    def _evidence(self, measured: Measured, level: float) -> Evidence:
+        """What comes of comparing batches and images."""
+        job = self.job
+        return replace(
+            self._of_images(measured, level),
+            audit=audit.judge(measured, job.audit_seed, job.audit_source),
+            duplicates=fidelities.duplicates(measured),
+        )
+
+    def _of_images(self, measured: Measured, level: float) -> Evidence:
+        """What comes of comparing images. Random CLIP weights say nothing of them."""
         job = self.job
         fidelity = fidelities.judge(measured) if job.clip.is_meaningful else None
-        if job.clip.is_meaningful and fidelity is None and job.settings.allow_untied:
+        needs_floor = job.clip.is_meaningful and job.settings.allow_untied
+        if needs_floor and fidelity is None and _NO_FIDELITY not in self.warnings:
             self.warnings.append(_NO_FIDELITY)
         return Evidence(
             measured,
             scores=fidelities.scores(measured, fidelity),
-            audit=audit.judge(measured, job.audit_seed, job.audit_source),
             fidelity=fidelity,
-            duplicates=fidelities.duplicates(measured),
             allow_untied=job.settings.allow_untied,
             has_quality=job.clip.is_meaningful,
+            level=level,
         )
 
     def _circumstances(self) -> Circumstances:
@@ -293,6 +332,8 @@ class Account:
         """What is doubtful about this job whatever happens."""
         if self.job.synthesised and isinstance(self.job.candidate, Source):
             yield from synthesise.doubts(self.job.candidate.config)
+        if self.job.settings.until_decided and self.order == "whole":
+            yield "--until-decided had no effect: the sides were measured one after the other"
         if self.job.settings.audit_batches == 0:
             yield (
                 "without audit batches the numbers stand on public prompts, for which a candidate"
@@ -322,14 +363,18 @@ def settle(judgement: Judgement, job: Job, readings: Readings, *, on_cuda: bool)
     if judgement.verdict is Verdict.TAMPERED:
         return judgement
     if reason := "; ".join(_unlike_truth(job, readings.candidate, on_cuda=on_cuda)):
-        return replace(judgement, verdict=Verdict.CONFIG_MISMATCH, reason=reason, loss=None)
+        return replace(
+            judgement, verdict=Verdict.CONFIG_MISMATCH, reason=reason, loss=None, loss_ci=None
+        )
     is_settled = judgement.verdict in {Verdict.OK, Verdict.SPEEDUP_TARGET_NOT_MET}
     if is_settled and (fields := _unlike_text(job, readings, on_cuda=on_cuda)):
         reason = (
             "the baseline was made from the candidate's text, but the running pipelines differ in"
             f" {', '.join(fields)}; name a baseline with --baseline"
         )
-        return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=reason, loss=None)
+        return replace(
+            judgement, verdict=Verdict.INCONCLUSIVE, reason=reason, loss=None, loss_ci=None
+        )
     return judgement
 
 

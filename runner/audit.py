@@ -14,6 +14,7 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Final
 
+from runner import estimate
 from runner.records import Audit, Part, Purpose
 
 if TYPE_CHECKING:
@@ -128,11 +129,12 @@ def _image_s(batch: Batch) -> float:
 
 def _part(pairs: Sequence[tuple[Batch, Batch]]) -> Part:
     sides = list(zip(*pairs, strict=True))
-    ours, theirs = (math.fsum(batch.time_s for batch in side) for side in sides)
+    ours, theirs = ([batch.time_s for batch in side] for side in sides)
     score, other = (
         statistics.fmean(score for batch in side for score in batch.scores) for side in sides
     )
-    return Part(speedup=ours / theirs, quality_loss=1 - other / score if score > 0 else None)
+    speedup = estimate.speedup(ours, theirs, estimate.LEVEL).value
+    return Part(speedup=speedup, quality_loss=1 - other / score if score > 0 else None)
 
 
 def _better(

@@ -188,10 +188,23 @@ def place_settings(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--batch-size", type=int, default=5, show_default=True)
 @click.option("--seed", type=int, default=42, show_default=True)
 @click.option(
+    "--until-decided",
+    is_flag=True,
+    help="Add fresh prompts until both targets are clearly met, or one clearly missed.",
+)
+@click.option(
+    "--budget",
+    type=float,
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of measuring, with --until-decided.",
+)
+@click.option(
     "--audit-batches",
     type=int,
     metavar="N",
-    help="Batches of fresh prompts, which the numbers stand on.  [default: as many as fixed ones]",
+    help="Batches of fresh prompts, which the numbers stand on.  [default: 3 for each fixed one]",
 )
 @click.option(
     "--audit-prompts",
@@ -276,6 +289,8 @@ def _settings(options: dict[str, Any]) -> Settings:
         audit_batches=options["audit_batches"],
         audit_prompts=options["audit_prompts"],
         audit_seed=options["audit_seed"],
+        until_decided=options["until_decided"],
+        budget_s=options["budget"],
         allow_untied=options["allow_untied"],
         **place_settings(options),
     )

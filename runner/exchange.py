@@ -63,6 +63,8 @@ _PHASES: Final[dict[Purpose, Literal["warm-up", "reference"]]] = {
 
 Order = Literal["alternate", "whole"]
 ImageSink = Callable[[Role, int, Sequence[Image]], None]
+More = Callable[[Sequence["PlannedBatch"], Side, Side], Sequence["PlannedBatch"]]
+"""Batches to go on with after a plan, by what was witnessed of both sides; none to end."""
 
 
 class Contestant(Protocol):
@@ -108,8 +110,8 @@ class Judge(Protocol):
 class Progress(Protocol):
     """Told what goes on, for a person to see."""
 
-    def expect(self, steps: int) -> None:
-        """Say how many steps the work has; said again when it starts over."""
+    def expect(self, steps: int, done: int = 0) -> None:
+        """Say how many steps the work has, and are done; said again when that changes."""
 
     def begin(self, what: str) -> None:
         """Say what is being done from now on."""
@@ -131,11 +133,13 @@ class Shown:
 class Gallery:
     """Has each batch's images scored, and compared with the baseline's as soon as both are there.
 
-    `plan` is what is measured. Images are kept only until all that they are compared with has come.
+    `plan` is what is measured; at its end `more` is asked what else, until it answers nothing.
+    Images are kept only until all that they are compared with has come.
     """
 
-    plan: Sequence[PlannedBatch]
+    plan: list[PlannedBatch]
     judge: Judge
+    more: More | None = None
     scores: dict[tuple[Role, int], tuple[float, ...]] = field(default_factory=dict)
     same_seed: dict[tuple[Role, int], tuple[Likeness, ...]] = field(default_factory=dict)
     other_seed: dict[tuple[Role, int], tuple[Likeness, ...]] = field(default_factory=dict)
@@ -323,12 +327,14 @@ def run(
 ) -> Measured:
     """Measure both sides over all batches of the gallery's plan, warm-up included.
 
-    Raises `WorkerLostError` for the side that failed, `SpeedtrapError` if the scorer did.
+    Where the sides are measured one after the other, the plan does not grow: the baseline is over
+    by then. Raises `WorkerLostError` for the side that failed, `SpeedtrapError` if the scorer did.
     """
-    plan = gallery.plan
-    progress.expect(2 + sum(1 + planned.for_candidate for planned in plan))
-    measure = _alternate if order == "alternate" else _one_after_the_other
-    measure(baseline, candidate, gallery, progress)
+    progress.expect(_steps(gallery.plan))
+    if order == "alternate":
+        _alternate(baseline, candidate, gallery, progress)
+    else:
+        _one_after_the_other(baseline, candidate, gallery, progress)
     progress.begin("ending both workers")
     baseline_stdout = baseline.ending().stdout
     return Measured(
@@ -340,6 +346,10 @@ def run(
         candidate_traces=candidate.traces(),
         baseline_stdout=baseline_stdout,
     )
+
+
+def _steps(plan: Sequence[PlannedBatch]) -> int:
+    return 2 + sum(1 + planned.for_candidate for planned in plan)
 
 
 def _record(turn: Turn, gallery: Gallery) -> Side:
@@ -389,9 +399,16 @@ def _alternate(baseline: Turn, candidate: Turn, gallery: Gallery, progress: Prog
         progress.begin(f"loading the {turn.side.role}")
         turn.load()
         progress.advance()
-    for place in range(len(gallery.plan)):
+    place = 0
+    while place < len(gallery.plan):
         for turn in _abba(baseline, candidate, place):
             _take(turn, place, baseline.size_px, gallery, progress)
+        place += 1
+        if place == len(gallery.plan) and gallery.more is not None:
+            done = _steps(gallery.plan)
+            sides = [_record(turn, gallery) for turn in (baseline, candidate)]
+            gallery.plan.extend(gallery.more(gallery.plan, *sides))
+            progress.expect(_steps(gallery.plan), done)
     baseline.end()
     candidate.end()
 

@@ -70,22 +70,26 @@ def judge(measured: Measured) -> Fidelity | None:
     between = _likenesses(measured.baseline, "other_seed")
     same = _likenesses(measured.candidate, "same_seed")
     other = _likenesses(measured.candidate, "other_seed")
+    held = [
+        one for batch in measured.candidate.counted if batch.other_seed for one in batch.same_seed
+    ]
     if len(between) < _PAIRS_NEEDED or ignores_seed(measured):
         return None
     floors = {name: _floor(name, between, same) for name in MEASURES}
-    tie_t = _one_sample_t([_way_gone(a, b) for a, b in zip(same, other, strict=True)])
-    nearness = closeness(same, other)
-    tied = sum(is_tied(a, b) for a, b in zip(same, other, strict=True))
+    tie_t = _one_sample_t([_way_gone(a, b) for a, b in zip(held, other, strict=True)])
+    nearness = closeness(held, other)
+    tied = sum(is_tied(a, b) for a, b in zip(held, other, strict=True))
     return Fidelity(
         **floors,
         images=len(same),
+        compared_images=len(held),
         discarded=sum(not one for one in keeps(floors, same)),
         below=tuple(name for name, floor in floors.items() if floor.seen < floor.at_least),
         tie_t=tie_t,
         tied_images=tied,
         closeness=nearness,
         tied=tie_t >= TIE_T and nearness >= CLOSENESS,
-        credit=credit(tied / len(same)),
+        credit=credit(tied / len(held)),
     )
 
 
@@ -144,10 +148,10 @@ def duplicates(measured: Measured) -> int:
     Images that the baseline repeats too are nobody's fault. Nor are a few black ones, which is how
     a safety checker blots out what it takes for harmful.
     """
-    # The candidate's batches stand at their places: those that it does not get come last.
-    batches = measured.candidate.batches
-    repeats = {n for n, batch in enumerate(batches) if batch.purpose is Purpose.REPEAT}
     ours, theirs = measured.baseline_traces.digests, measured.candidate_traces.digests
+    # Places of the plan that the candidate got, in order, as its batches are.
+    batches = zip(sorted(theirs), measured.candidate.batches, strict=False)
+    repeats = {place for place, batch in batches if batch.purpose is Purpose.REPEAT}
     references = defaultdict[str, set[str]](set)
     for place in theirs.keys() - repeats:
         for one, reference in zip(theirs[place], ours[place], strict=True):

@@ -55,6 +55,7 @@ def prepare(settings: Settings) -> Job:
         plan=plan,
         audit_seed=audit_seed,
         audit_source=(source.name, source.digest),
+        further=prompts.Further.after(plan, source, audit_seed, has_floors=clip.is_meaningful),
         clip=clip,
         mounts=mounts,
         isolation=isolation,

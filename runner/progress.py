@@ -21,7 +21,7 @@ class Silent:
     def __exit__(self, *_: object) -> None:
         """Nothing is left to do."""
 
-    def expect(self, steps: int) -> None:
+    def expect(self, steps: int, done: int = 0) -> None:
         """Ignore how many steps there are."""
 
     def begin(self, what: str) -> None:
@@ -47,9 +47,9 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         """Nothing is left to do."""
 
-    def expect(self, steps: int) -> None:
+    def expect(self, steps: int, done: int = 0) -> None:
         """Note how many steps there are."""
-        self._steps, self._done = steps, 0
+        self._steps, self._done = steps, done
 
     def begin(self, what: str) -> None:
         """Print what is being done."""
@@ -90,9 +90,9 @@ class Bar:
         """Take the bar away."""
         self._bar.stop()
 
-    def expect(self, steps: int) -> None:
+    def expect(self, steps: int, done: int = 0) -> None:
         """Set the bar's length."""
-        self._bar.update(self._task, total=steps, completed=0)
+        self._bar.update(self._task, total=steps, completed=done)
 
     def begin(self, what: str) -> None:
         """Show what is being done."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 WARMUP_BATCHES: Final = 1
+AUDIT_TIMES: Final = 3
+"""Audit batches for each fixed one: for 15 fixed prompts in batches of 5 that is nine pairs, enough
+for an interval of their median that one disturbed pair on either side does not widen."""
+FLOOR_IMAGES: Final = 15
+"""Of which the baseline makes another seed's image too: enough for floors, and for the tie."""
+FLOOR_SHARE: Final = 1 / 3
+"""The same of batches that are added: a candidate that knows that it is past the plan must not know
+which of its images are held against another seed's."""
 TINY_SD: Final = "speedtrap/tiny-sd"
 _COCO = re.compile(r"coco:(?P<count>[1-9][0-9]{0,5})(?:@(?P<dataset>.+))?")
 MAX_BATCH_BYTES: Final = 128 * 1024
@@ -182,14 +191,14 @@ def with_audit(
 ) -> tuple[PlannedBatch, ...]:
     """Mix `count` audit batches among the timed ones of `fixed`, by the secret `seed`.
 
-    Without a `count`, there are as many as fixed ones. After all of them comes one audit batch once
-    more, and with `has_floors` the baseline gets every batch that counts with another seed: the
-    audit batches, or without any the fixed ones.
+    Without a `count`, there are `AUDIT_TIMES` as many as fixed ones. After all of them comes one
+    audit batch once more, and with `has_floors` the baseline gets some of the batches that count
+    with another seed (`FLOOR_IMAGES`): audit batches, or without any the fixed ones.
     """
     warm_up = [batch for batch in fixed if not batch.timed]
     timed = [batch for batch in fixed if batch.timed]
     rng = random.Random(seed)  # noqa: S311  (seeded by `secrets`; a run can be repeated)
-    audit = _draw_audit(fixed, source, len(timed) if count is None else count, rng)
+    audit = _draw_audit(fixed, source, _default_count(timed) if count is None else count, rng)
     mixed = [*timed, *audit]
     rng.shuffle(mixed)
     plan = [*warm_up, *mixed]
@@ -198,10 +207,58 @@ def with_audit(
     if audit:
         again = rng.choice(places)
         plan.append(replace(plan[again], purpose=Purpose.REPEAT, of=again))
-    for place in places if has_floors else ():
-        other = _secret_seed(rng)
-        plan.append(replace(plan[place], purpose=Purpose.OTHER_SEED, of=place, seed=other))
+    held = min(len(places), math.ceil(FLOOR_IMAGES / len(plan[0].prompts)))
+    if has_floors:
+        plan += _other_seeds(plan, rng.sample(places, held), rng)
     return _bounded(plan)
+
+
+def _other_seeds(
+    plan: Sequence[PlannedBatch], places: Iterable[int], rng: random.Random
+) -> list[PlannedBatch]:
+    return [
+        replace(plan[place], purpose=Purpose.OTHER_SEED, of=place, seed=_secret_seed(rng))
+        for place in sorted(places)
+    ]
+
+
+def _default_count(timed: Sequence[PlannedBatch]) -> int:
+    return AUDIT_TIMES * len(timed)
+
+
+@dataclass(frozen=True, slots=True)
+class Further:
+    """Draws audit batches after those of a plan: no prompt comes twice."""
+
+    source: captions.Source
+    size: int
+    known: set[str]
+    rng: random.Random
+    has_floors: bool
+
+    @classmethod
+    def after(
+        cls, plan: Sequence[PlannedBatch], source: captions.Source, seed: int, *, has_floors: bool
+    ) -> Further:
+        """Go on from `plan`, by the secret `seed`."""
+        known = {prompt for batch in plan for prompt in batch.prompts}
+        rng = random.Random(f"after {seed}")  # noqa: S311  (seeded by `secrets`; can be repeated)
+        return cls(source, len(plan[0].prompts), known, rng, has_floors)
+
+    def batches(self, plan: Sequence[PlannedBatch], count: int) -> tuple[PlannedBatch, ...]:
+        """`count` batches to add to `plan`, and some of them once more with another seed.
+
+        Raises `SpeedtrapError` where there are not so many prompts left.
+        """
+        drawn = captions.draw_distinct(
+            self.source, count * self.size, frozenset(self.known), self.rng
+        )
+        self.known.update(drawn)
+        longer = [*plan, *_cut(drawn, self.size, self.rng)]
+        places = range(len(plan), len(longer))
+        held = math.ceil(FLOOR_SHARE * count) if self.has_floors else 0
+        longer += _other_seeds(longer, self.rng.sample(places, held), self.rng)
+        return _bounded(longer[len(plan) :])
 
 
 def _draw_audit(
@@ -210,9 +267,13 @@ def _draw_audit(
     size = len(fixed[0].prompts)
     known = frozenset(prompt for batch in fixed for prompt in batch.prompts)
     drawn = captions.draw_distinct(source, count * size, known, rng)
+    return _cut(drawn, size, rng)
+
+
+def _cut(prompts: Sequence[str], size: int, rng: random.Random) -> list[PlannedBatch]:
     return [
-        PlannedBatch(_secret_seed(rng), tuple(drawn[n * size : (n + 1) * size]), Purpose.AUDIT)
-        for n in range(count)
+        PlannedBatch(_secret_seed(rng), tuple(prompts[start : start + size]), Purpose.AUDIT)
+        for start in range(0, len(prompts), size)
     ]
 
 

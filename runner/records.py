@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from runner.shapes import Usage
 
-SCHEMA_VERSION: Final = "1.2"
+SCHEMA_VERSION: Final = "1.3"
 
 
 class SpeedtrapError(Exception):
@@ -399,7 +399,7 @@ class Side(Record):
 class Part(Record):
     """Speed and quality on some of the batches."""
 
-    speedup: float = Field(description="baseline time / candidate time")
+    speedup: float = Field(description="median of baseline time / candidate time over the pairs")
     quality_loss: float | None = Field(description="1 - candidate score / baseline score")
 
 
@@ -440,6 +440,7 @@ class Fidelity(Record):
     ssim: Floor
     clip_cosine: Floor
     images: int
+    compared_images: int = Field(description="images that were also held against another seed's")
     discarded: int = Field(description="images whose CLIP score counts as 0")
     below: tuple[str, ...] = Field(description="measures whose mean is below the floor")
     tie_t: float = Field(
@@ -533,24 +534,49 @@ class Circumstances(Record):
     warnings: tuple[str, ...] = Field(description="reasons to doubt a number, with what to do")
 
 
+class Decision(Record):
+    """How measuring until the targets were decided went."""
+
+    looks: int = Field(ge=0, description="times that the numbers were looked at")
+    ended: Literal["decided", "budget", "prompts"] = Field(
+        description="targets decided, time spent, or no unused prompts left"
+    )
+    budget_s: float
+
+
+Ends = tuple[float, float]
+"""The lower and the upper end of an interval."""
+
+
 class Result(Record):
     """Everything that is said of one candidate. The published JSON Schema is made from this."""
 
-    schema_version: Literal["1.2"] = SCHEMA_VERSION
+    schema_version: Literal["1.3"] = SCHEMA_VERSION
     verdict: Verdict
     reason: Text
     passed: bool
-    speedup: float | None = Field(None, description="baseline time / candidate time")
+    speedup: float | None = Field(
+        None, description="median of baseline time / candidate time over the pairs of batches"
+    )
+    speedup_ci: Ends | None = Field(None, description="null: too few pairs of batches")
     credited_speedup: float | None = Field(
         None, description="less than the speedup where images are not tied; what the loss stands on"
     )
     accuracy: float | None = Field(None, description="candidate score / baseline score")
     quality_loss: float | None = Field(None, description="1 - accuracy; negative: better")
+    quality_loss_ci: Ends | None = Field(None, description="null: too few images")
+    confidence: float | None = Field(
+        None, gt=0, lt=1, description="share of runs whose intervals (`_ci`) hold the true value"
+    )
     speed_achievement: float | None = Field(None, ge=0, le=1)
     accuracy_achievement: float | None = Field(None, ge=0, le=1)
     loss: float | None = Field(None, ge=0, le=1, description="lower is better; null: not measured")
+    loss_ci: Ends | None = Field(
+        None, description="the losses at the good and at the bad ends of both intervals"
+    )
     target_speedup: float
     target_quality_loss: float
+    decision: Decision | None = Field(None, description="with --until-decided")
     baseline: Side | None = None
     candidate: Side | None = None
     claim: Claim | None = None
@@ -619,9 +645,13 @@ class Judgement:
     verdict: Verdict
     reason: str
     speedup: float | None = None
+    speedup_ci: Ends | None = None
     credited_speedup: float | None = None
     accuracy: float | None = None
+    quality_loss_ci: Ends | None = None
+    confidence: float | None = None
     speed_achievement: float | None = None
     accuracy_achievement: float | None = None
     loss: float | None = None
+    loss_ci: Ends | None = None
     claim: Claim | None = None

@@ -106,12 +106,23 @@ def _numbers(result: Result) -> Iterator[tuple[str, str]]:
         target = f"{result.target_speedup:g}x"
         credited = result.credited_speedup
         less = "" if credited in {None, result.speedup} else f" (credited: {credited:.3f}x)"
-        yield "speedup", f"{result.speedup:.3f}x{less}   target {target}, achieved {reached}"
+        ends = _ends(result.speedup_ci, ".3f")
+        yield "speedup", f"{result.speedup:.3f}x{ends}{less}   target {target}, achieved {reached}"
     if result.quality_loss is not None and result.accuracy_achievement is not None:
         target = f"{result.target_quality_loss:.2%}"
         reached = f"{result.accuracy_achievement:.0%}"
-        yield "quality loss", f"{result.quality_loss:.2%}   target {target}, achieved {reached}"
-    yield "loss", "not measured" if result.loss is None else f"{result.loss:.4f}"
+        seen = f"{result.quality_loss:.2%}{_ends(result.quality_loss_ci, '.2%')}"
+        yield "quality loss", f"{seen}   target {target}, achieved {reached}"
+    ends = _ends(result.loss_ci, ".4f")
+    yield "loss", "not measured" if result.loss is None else f"{result.loss:.4f}{ends}"
+    if result.confidence is not None and result.speedup_ci is not None:
+        looks = f", at look {result.decision.looks}" if result.decision else ""
+        yield "intervals", f"{result.confidence:.1%} each{looks}"
+
+
+def _ends(interval: tuple[float, float] | None, form: str) -> str:
+    """An interval behind its value; nothing where there is none."""
+    return "" if interval is None else f" ({interval[0]:{form}} to {interval[1]:{form}})"
 
 
 def _sides(result: Result) -> Iterator[tuple[str, str]]:
@@ -137,4 +148,6 @@ def _fidelity(fidelity: Fidelity) -> str:
     psnr, ssim, cosine = fidelity.psnr_db, fidelity.ssim, fidelity.clip_cosine
     seen = f"PSNR {psnr.seen:.1f} dB, SSIM {ssim.seen:.3f}, CLIP {cosine.seen:.3f}"
     floor = f"{psnr.at_least:.1f}, {ssim.at_least:.3f}, {cosine.at_least:.3f}"
-    return f"{seen}   floors {floor}; {fidelity.tied_images} of {fidelity.images} images tied"
+    return (
+        f"{seen}   floors {floor}; {fidelity.tied_images} of {fidelity.compared_images} images tied"
+    )

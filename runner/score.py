@@ -161,7 +161,7 @@ def _measure(
             measured = exchange.run(
                 turns[Role.BASELINE],
                 turns[Role.CANDIDATE],
-                exchange.Gallery(job.plan, judge),
+                exchange.Gallery(list(job.plan), judge, account.until_decided()),
                 account.order,
                 account.display,
             )

@@ -35,11 +35,12 @@ class Settings:
     Without a `baseline`, one is made from the candidate's text, in `baseline_precision`, and also
     written to `save_baseline`. `against` is a ground truth; `fields` of its config are compared,
     less `open_fields`, before a device is taken.
+    With `until_decided`, prompts are added until the targets are decided, for up to `budget_s`.
     `audit_batches` with prompts that were drawn for this run are mixed among the fixed ones; None:
-    as many, 0: none, and the numbers stand on public prompts. They come from `audit_prompts` (a
-    private text file, a prompt a line) or else from the preset's grammar. `audit_seed` repeats
-    those of an earlier run; None: secret. `allow_untied` accepts images that do not follow from the
-    seed as the baseline's do, from a sampler that adds noise for one.
+    three times as many, 0: none, and the numbers stand on public prompts. They come from
+    `audit_prompts` (a private text file, a prompt a line) or else from the preset's grammar.
+    `audit_seed` repeats those of an earlier run; None: secret. `allow_untied` accepts images that
+    do not follow from the seed as the baseline's do, from a sampler that adds noise for one.
     Raises `SpeedtrapError` for a value out of its range.
     """
 
@@ -65,6 +66,8 @@ class Settings:
     against: Path | None = None
     fields: tuple[str, ...] = compare.REQUIRED
     open_fields: tuple[str, ...] = ()
+    until_decided: bool = False
+    budget_s: float = 600.0
     audit_batches: int | None = None
     audit_prompts: Path | None = None
     audit_seed: int | None = None
@@ -93,6 +96,12 @@ class Settings:
         _require(
             self.audit_seed is None or 0 <= self.audit_seed < MAX_AUDIT_SEED,
             f"the audit seed must be in 0 to {MAX_AUDIT_SEED - 1}",
+        )
+        _require(0 < self.budget_s < math.inf, "the budget must be above 0 and finite")
+        _require(
+            not (self.until_decided and self.audit_batches == 0),
+            "to measure until the targets are decided takes audit batches: leave out"
+            " --audit-batches 0",
         )
         compare.check_fields((*self.fields, *self.open_fields))
         if self.save_baseline is not None:

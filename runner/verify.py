@@ -8,12 +8,13 @@ import signal
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from runner import loss
+from runner import estimate, loss
 from runner.records import Claim, Failure, Judgement, Phase, Purpose, Refused, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from runner.estimate import Estimate
     from runner.records import (
         Audit,
         Ending,
@@ -45,6 +46,7 @@ CLAIM_SCORE: Final = 1e-3
 LEFT_BY_BASELINE_S: Final = 0.5
 """A baseline gains nothing by work after its images. NVML's windows last 0.02 to 0.2 s."""
 
+MORE: Final = "measure more prompts: --until-decided, or --audit-batches N"
 ROUNDING: Final = 1e-9
 """A target is reached exactly at it; 1 - 98/100 is not quite 0.02 in binary."""
 _EXTENSIONS = re.compile(r"^Extension modules: .*$", re.MULTILINE)
@@ -105,7 +107,7 @@ class Evidence:
 
     `scores` are the CLIP scores of the candidate's images that count, 0 for those that are not like
     the baseline's. `allow_untied`: see `Settings`. Without
-    `has_quality` (random CLIP weights) images are not judged.
+    `has_quality` (random CLIP weights) images are not judged. `level` is that of the intervals.
     """
 
     measured: Measured
@@ -115,6 +117,31 @@ class Evidence:
     duplicates: int = 0
     allow_untied: bool = False
     has_quality: bool = False
+    level: float = estimate.LEVEL
+
+
+def is_decided(evidence: Evidence, targets: Targets) -> bool:
+    """Whether more images are no use: one target is missed, both are met, or no image counts."""
+    if not _is_tied(evidence) or evidence.measured.baseline.score <= 0:
+        return True
+    credited = _speed(evidence).times(_credit(evidence))
+    verdict, _ = against_targets(credited, _quality(evidence), targets)
+    return verdict is not Verdict.INCONCLUSIVE
+
+
+def _speed(evidence: Evidence) -> Estimate:
+    ours, theirs = (
+        [batch.time_s for batch in side.counted]
+        for side in (evidence.measured.baseline, evidence.measured.candidate)
+    )
+    return estimate.speedup(ours, theirs, evidence.level)
+
+
+def _quality(evidence: Evidence) -> Estimate:
+    """The quality loss; the baseline's score must be above 0."""
+    counted = evidence.measured.baseline.counted
+    scores = [score for batch in counted for score in batch.scores]
+    return estimate.quality_loss(scores, evidence.scores, evidence.level)
 
 
 def judge(evidence: Evidence, targets: Targets) -> Judgement:
@@ -123,36 +150,35 @@ def judge(evidence: Evidence, targets: Targets) -> Judgement:
     claim = read_claim(measured.claim_stdout)
     if refusal := _refusal(claim, evidence):
         return Judgement(*refusal, claim=claim)
-    baseline, candidate = measured.baseline, measured.candidate
-    speedup = baseline.time_s / candidate.time_s
-    credited = speedup * _credit(evidence)
-    speed_achievement = loss.speed_achievement(credited, targets.speedup)
-    if baseline.score <= 0:
-        reason = "the baseline's images have a CLIP score of 0, so there is no quality to compare"
-        return Judgement(
-            Verdict.INCONCLUSIVE,
-            reason,
-            speedup=speedup,
-            credited_speedup=credited,
-            speed_achievement=speed_achievement,
-            claim=claim,
-        )
-    accuracy = math.fsum(evidence.scores) / len(evidence.scores) / baseline.score
-    verdict, reason = _against_targets(credited, 1 - accuracy, targets)
+    speed = _speed(evidence)
+    credited = speed.times(_credit(evidence))
+    found = Judgement(
+        Verdict.INCONCLUSIVE,
+        "the baseline's images have a CLIP score of 0, so there is no quality to compare",
+        speedup=speed.value,
+        speedup_ci=speed.interval,
+        credited_speedup=credited.value,
+        confidence=evidence.level,
+        speed_achievement=loss.speed_achievement(credited.value, targets.speedup),
+        claim=claim,
+    )
+    if measured.baseline.score <= 0:
+        return found
+    quality = _quality(evidence)
+    verdict, reason = against_targets(credited, quality, targets)
     if verdict is Verdict.QUALITY_THRESHOLD_EXCEEDED:
         reason += _unlike(evidence.fidelity)
     elif verdict is Verdict.SPEEDUP_TARGET_NOT_MET:
-        reason += _uncredited(speedup, credited, evidence.fidelity)
-    judgement = Judgement(
-        verdict,
-        reason,
-        speedup=speedup,
-        credited_speedup=credited,
-        accuracy=accuracy,
-        speed_achievement=speed_achievement,
-        accuracy_achievement=loss.accuracy_achievement(1 - accuracy, targets.quality_loss),
-        loss=loss.loss(credited, 1 - accuracy, targets.speedup, targets.quality_loss),
-        claim=claim,
+        reason += _uncredited(speed.value, credited.value, evidence.fidelity)
+    judgement = replace(
+        found,
+        verdict=verdict,
+        reason=reason,
+        accuracy=1 - quality.value,
+        quality_loss_ci=quality.interval,
+        accuracy_achievement=loss.accuracy_achievement(quality.value, targets.quality_loss),
+        loss=loss.loss(credited.value, quality.value, targets.speedup, targets.quality_loss),
+        loss_ci=_loss_ends(credited, quality, targets),
     )
     return judgement if _is_tied(evidence) else _untied(judgement, evidence.fidelity)
 
@@ -196,8 +222,8 @@ def _uncredited(speedup: float, credited: float, fidelity: Fidelity | None) -> s
     if fidelity is None or credited >= speedup:
         return ""
     return (
-        f": {speedup:.2f} were measured, but only {fidelity.tied_images} of {fidelity.images}"
-        " images are more like the baseline's of their seed than like another's"
+        f": {speedup:.2f} were measured, but of {fidelity.compared_images} images only"
+        f" {fidelity.tied_images} are more like the baseline's of their seed than like another's"
     )
 
 
@@ -223,14 +249,16 @@ def _untied(judgement: Judgement, fidelity: Fidelity | None) -> Judgement:
             " or too few are made. Have the baseline draw its noise from the global generator, and"
             " make at least two images; or accept any with --allow-untied"
         )
-        return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=reason, loss=None)
+        return replace(
+            judgement, verdict=Verdict.INCONCLUSIVE, reason=reason, loss=None, loss_ci=None
+        )
     reason = (
         "the images are no more like the baseline's of the same seed than like those of another:"
         " nothing shows that they come from the pipeline. Draw noise as the baseline does (global"
         " generator, one draw for the batch, a sampler that adds none); where the task allows"
         " another way, score with --allow-untied"
     )
-    return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=reason, loss=None)
+    return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=reason, loss=None, loss_ci=None)
 
 
 def read_claim(stdout: str) -> Claim | None:
@@ -284,14 +312,44 @@ def _results(stdout: str) -> list[str]:
     return [line.strip() for line in stdout.splitlines() if _CLAIM.fullmatch(line.strip())]
 
 
-def _against_targets(speedup: float, quality_loss: float, targets: Targets) -> tuple[Verdict, str]:
-    if quality_loss > targets.quality_loss + ROUNDING:
-        reason = f"quality loss {quality_loss:.2%} is over {targets.quality_loss:.2%}"
+def against_targets(speed: Estimate, quality: Estimate, targets: Targets) -> tuple[Verdict, str]:
+    """Which target is missed for sure, whether both are met for sure, or that nobody can tell."""
+    asked, tolerated = targets.speedup - ROUNDING, targets.quality_loss + ROUNDING
+    if quality.low is not None and quality.low > tolerated:
+        reason = f"quality loss {quality.value:.2%} is over {targets.quality_loss:.2%}"
         return Verdict.QUALITY_THRESHOLD_EXCEEDED, reason
-    if speedup < targets.speedup - ROUNDING:
-        reason = f"speedup {speedup:.2f} is under {targets.speedup:g}"
+    if speed.high is not None and speed.high < asked:
+        reason = f"speedup {speed.value:.2f} is under {targets.speedup:g}"
         return Verdict.SPEEDUP_TARGET_NOT_MET, reason
+    unclear = []
+    if speed.low is None or speed.low < asked:
+        unclear.append(f"speedup {_between(speed, '.3f')} against {targets.speedup:g}")
+    if quality.high is None or quality.high > tolerated:
+        unclear.append(
+            f"quality loss {_between(quality, '.2%')} against {targets.quality_loss:.2%}"
+        )
+    if unclear:
+        reason = f"cannot tell yet: {' and '.join(unclear)}; {MORE}"
+        return Verdict.INCONCLUSIVE, reason
     return Verdict.OK, ""
+
+
+def _between(found: Estimate, form: str) -> str:
+    if found.interval is None:
+        return f"{found.value:{form}} (too few for an interval)"
+    low, high = found.interval
+    return f"{found.value:{form}} ({low:{form}} to {high:{form}})"
+
+
+def _loss_ends(speed: Estimate, quality: Estimate, targets: Targets) -> tuple[float, float] | None:
+    """The losses at the good ends of both intervals and at the bad ones."""
+    if speed.interval is None or quality.interval is None:
+        return None
+    low, high = (
+        loss.loss(faster, worse, targets.speedup, targets.quality_loss)
+        for faster, worse in zip(speed.interval[::-1], quality.interval, strict=True)
+    )
+    return low, high
 
 
 def _why(ending: Ending, phase: Phase, *, card_was_full: bool) -> tuple[Verdict, str]:

@@ -72,7 +72,7 @@ def stub_libraries(tmp_path):
 def side():
     """Make one side's record: a warm-up batch and `timed` batches of `time_s` together."""
 
-    def make(time_s=4.0, score=80.0, timed=2):
+    def make(time_s=4.0, score=80.0, timed=5):
         warmup = Batch(
             phase="warm-up",
             purpose=Purpose.WARM_UP,

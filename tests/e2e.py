@@ -35,6 +35,7 @@ HAS_EMBEDDED_MODEL = (ROOT / "models" / "tiny-sd" / "model_index.json").is_file(
 """Without the trained model a random one stands in: scores are positive, and mean nothing."""
 
 MEASURED = frozenset({"ok", "speedup_target_not_met", "quality_threshold_exceeded"})
+"""With `inconclusive` and a loss: measured, but too little to decide."""
 GONE_WITHIN_S = 10.0
 _HEADER = re.compile(
     r"^(Expected|Line|Phase|Reason|Flags|Lane|Family|Member|Strategy|Work|Reference): (.*?)\r?$",
@@ -70,6 +71,12 @@ class Specimen:
         """The verdicts that are right, from words between bars."""
         words = self.expected.split("|")
         return frozenset().union(*(MEASURED if one == "measured" else {one} for one in words))
+
+    def expects(self, verdict: str | None, *, has_loss: bool) -> bool:
+        """Whether a verdict is right; `measured` also where the numbers could not decide yet."""
+        if verdict == "inconclusive":
+            return ("measured" if has_loss else "inconclusive") in self.expected.split("|")
+        return verdict in self.verdicts
 
     @property
     def is_cheat(self) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from e2e import EXAMPLES, MEASURED, PREAMBLE, ROOT
+from e2e import EXAMPLES, PREAMBLE, ROOT
 
 from runner import gpu, sandbox, worker
 from runner.records import IsolationPolicy, Role
@@ -160,7 +160,7 @@ def holder() -> Iterator[subprocess.Popen[str]]:
 
 def assert_measured(run: Run) -> None:
     result = run.result
-    assert result["verdict"] in MEASURED, result["reason"]
+    assert result["loss"] is not None, result["reason"]
     assert result["speedup"] > 0
     assert 0 <= result["loss"] <= 1
     assert result["device"]["kind"] == "cuda"

@@ -107,6 +107,7 @@ FIDELITY = Fidelity(
     ssim=FLOOR,
     clip_cosine=FLOOR,
     images=15,
+    compared_images=15,
     discarded=0,
     below=(),
     tie_t=7.0,
@@ -174,7 +175,7 @@ def test_names_inside_the_sides_and_the_claim(full):
             *("same_seed", "other_seed"),
         }
     assert set(found["claim"]) == {"time_s", "score"}
-    assert found["schema_version"] == SCHEMA_VERSION == "1.2"
+    assert found["schema_version"] == SCHEMA_VERSION == "1.3"
 
 
 def test_unmeasured_is_null_and_never_zero(refused_result):

@@ -26,8 +26,8 @@ def test_rows_of_a_pass(make_result):
         "speedup": "2.000x   target 1.5x, achieved 100%",
         "quality loss": "0.00%   target 2.00%, achieved 100%",
         "loss": "0.0000",
-        "baseline": "4.000 s for 4 images, CLIP score 80.000",
-        "candidate": "2.000 s for 4 images, CLIP score 80.000",
+        "baseline": "4.000 s for 10 images, CLIP score 80.000",
+        "candidate": "2.000 s for 10 images, CLIP score 80.000",
         "claim": "2.000 s, CLIP score 80.000",
     }
 

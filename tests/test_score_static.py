@@ -283,7 +283,7 @@ def test_every_run_has_fresh_prompts_of_its_own(settings):
         {prompt for one in job.plan if one.purpose is Purpose.AUDIT for prompt in one.prompts}
         for job in jobs
     ]
-    assert [len(some) for some in drawn] == [15, 15]
+    assert [len(some) for some in drawn] == [45, 45]
     assert len(drawn[0] & drawn[1]) <= 1
     assert jobs[0].audit_source[0] == "tiny grammar"
 

@@ -1,3 +1,4 @@
+import math
 import signal
 import subprocess
 import sys
@@ -376,10 +377,10 @@ def test_any_stdout_is_a_claim_or_none(stdout):
     ("time_s", "score", "problem"),
     [
         (2.0, 80.0, None),
-        (2.0 - 0.599, 80.0, None),
-        (2.0 + 0.599, 80.0, None),
-        (2.0 - 0.601, 80.0, "claims 1.399 s, the witness saw 2.000 s"),
-        (2.0 + 0.601, 80.0, "claims 2.601 s, the witness saw 2.000 s"),
+        (2.0 - 0.899, 80.0, None),
+        (2.0 + 0.899, 80.0, None),
+        (2.0 - 0.901, 80.0, "claims 1.099 s, the witness saw 2.000 s"),
+        (2.0 + 0.901, 80.0, "claims 2.901 s, the witness saw 2.000 s"),
         (0.0, 80.0, "claims 0.000 s"),
         (2.0, 80.0009, None),
         (2.0, 79.9991, None),
@@ -394,8 +395,8 @@ def test_claims_are_held_against_the_witness(measured, time_s, score, problem):
 
 
 def test_tolerance_counts_timed_batches_only(side, measured):
-    tolerance_s = verify.CLAIM_TIME_SHARE * 2.0 + verify.CLAIM_TIME_S_PER_BATCH * 2
-    assert len(side().batches) == 3
+    tolerance_s = verify.CLAIM_TIME_SHARE * 2.0 + verify.CLAIM_TIME_S_PER_BATCH * 5
+    assert len(side().batches) == 6
     assert verify.tampering(Claim(time_s=2 + tolerance_s + 0.01, score=80.0), measured())
     assert not verify.tampering(Claim(time_s=2 + tolerance_s - 0.01, score=80.0), measured())
 
@@ -497,6 +498,94 @@ def test_reason_tells_number_and_target(measured):
     assert bad.reason == "quality loss 50.00% is over 25.00%"
 
 
+def with_times(measured, times_s):
+    """The pair with these seconds for the candidate's batches; the baseline's take 3 s each."""
+    ours, theirs = (
+        side.model_copy(
+            update={
+                "batches": tuple(
+                    batch.model_copy(update={"time_s": time_s})
+                    for batch, time_s in zip(side.batches, (9.0, *seconds), strict=True)
+                )
+            }
+        )
+        for side, seconds in (
+            (measured.baseline, [3.0] * len(times_s)),
+            (measured.candidate, times_s),
+        )
+    )
+    claim = f"{math.fsum(times_s):.6f},{theirs.score:.6f}\n"
+    return replace(measured, baseline=ours, candidate=theirs, claim_stdout=claim)
+
+
+def test_a_speedup_whose_interval_holds_the_target_is_not_decided(measured):
+    found = judged(with_times(measured(), [1.5, 1.6, 1.9, 2.1, 2.2]))
+    low, high = found.speedup_ci
+    assert low == pytest.approx(3 / 2.2)
+    assert high == pytest.approx(3 / 1.5)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.reason == (
+        "cannot tell yet: speedup 1.579 (1.364 to 2.000) against 1.5; measure more prompts:"
+        " --until-decided, or --audit-batches N"
+    )
+    assert found.loss == 0
+    assert found.loss_ci == pytest.approx((0.0, 1 - low / 1.5))
+
+
+def test_one_disturbed_batch_does_not_move_the_speedup(measured):
+    found = judged(with_times(measured(), [1.0, 1.0, 40.0, 1.0, 1.0]))
+    assert found.speedup == pytest.approx(3.0)
+
+
+def test_a_quality_whose_interval_holds_the_target_is_not_decided(measured):
+    found = judged(measured(), scores=[80.0] * 7 + [20.0] * 3)
+    low, high = found.quality_loss_ci
+    assert low < 0.25 < high
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "quality loss 22.50%" in found.reason
+    assert "speedup" not in found.reason
+
+
+def test_what_is_missed_for_sure_is_not_excused_by_what_cannot_be_told(measured):
+    pair = with_times(measured(), [1.5, 1.6, 1.9, 2.1, 2.2])
+    assert judged(pair, scores=[0.0] * 10).verdict is Verdict.QUALITY_THRESHOLD_EXCEEDED
+    slow = with_times(measured(), [6.0] * 5)
+    unsure = judged(slow, scores=[80.0] * 7 + [20.0] * 3)
+    assert unsure.verdict is Verdict.SPEEDUP_TARGET_NOT_MET
+
+
+def test_too_few_pairs_decide_nothing(side):
+    pair = Measured(side(8.0, timed=4), side(2.0, timed=4), "2.000000,80.000000\n", "alternate")
+    found = judged(pair)
+    assert (found.speedup, found.speedup_ci) == (4.0, None)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "speedup 4.000 (too few for an interval) against 1.5" in found.reason
+    assert (found.loss, found.loss_ci) == (0.0, None)
+
+
+def test_the_credit_is_taken_off_the_interval_too(measured):
+    pair = with_times(measured(), [1.5, 1.6, 1.9, 2.1, 2.2])
+    found = judged(pair, fidelity=fidelity(credit=0.5))
+    assert found.verdict is Verdict.SPEEDUP_TARGET_NOT_MET
+    assert found.speedup_ci[1] == pytest.approx(2.0)
+
+
+def decided(measured, **changes):
+    scores = [score for batch in measured.candidate.counted for score in batch.scores]
+    evidence = Evidence(**({"measured": measured, "scores": scores} | changes))
+    return verify.is_decided(evidence, TARGETS)
+
+
+def test_more_is_measured_only_where_that_may_tell_more(measured):
+    unclear = with_times(measured(), [1.5, 1.6, 1.9, 2.1, 2.2])
+    assert not decided(unclear)
+    assert decided(measured())
+    assert decided(measured((4.0, 80.0), (4.0, 80.0)))
+    assert decided(measured((4.0, 0.0), (2.0, 0.0)))
+    assert decided(unclear, fidelity=fidelity(tied=False), has_quality=True)
+    assert not decided(measured(), scores=[80.0] * 7 + [20.0] * 3)
+
+
 def test_worthless_baseline_is_inconclusive(measured):
     found = judged(measured((4.0, 0.0), (2.0, 0.0)))
     assert found.verdict is Verdict.INCONCLUSIVE
@@ -543,7 +632,14 @@ def audit(suspicion=None):
 
 
 def fidelity(**changes):
-    fields = {"images": 4, "discarded": 0, "below": (), "tie_t": 7.0, "tied": True}
+    fields = {
+        "images": 4,
+        "compared_images": 4,
+        "discarded": 0,
+        "below": (),
+        "tie_t": 7.0,
+        "tied": True,
+    }
     fields |= {"closeness": 0.9, "tied_images": 4, "credit": 1.0}
     return Fidelity(psnr_db=FLOOR, ssim=FLOOR, clip_cosine=FLOOR, **(fields | changes))
 
@@ -601,7 +697,7 @@ def test_untied_images_are_measured_where_that_is_allowed(measured, candidate):
 def test_images_below_the_floor_are_a_quality_loss_tied_or_not(measured, allow_untied):
     for tied in (True, False):
         seen = fidelity(tied=tied, below=("psnr_db", "ssim"))
-        found = judged(measured(), scores=[0.0] * 4, fidelity=seen, allow_untied=allow_untied)
+        found = judged(measured(), scores=[0.0] * 10, fidelity=seen, allow_untied=allow_untied)
         assert found.verdict is Verdict.QUALITY_THRESHOLD_EXCEEDED
         assert found.reason == (
             "quality loss 100.00% is over 25.00%: the images are less like the baseline's than"
@@ -613,19 +709,19 @@ def test_images_below_the_floor_are_a_quality_loss_tied_or_not(measured, allow_u
 
 def test_discarded_images_are_paid_for_in_quality(measured):
     seen = fidelity(discarded=2)
-    found = judged(measured(), scores=[80.0, 0.0, 80.0, 0.0], fidelity=seen)
+    found = judged(measured(), scores=[80.0, *[0.0] * 9], fidelity=seen)
     assert found.verdict is Verdict.QUALITY_THRESHOLD_EXCEEDED
-    assert found.accuracy == pytest.approx(0.5)
+    assert found.accuracy == pytest.approx(0.1)
     assert found.reason == (
-        "quality loss 50.00% is over 25.00%: 2 of 4 images are nothing like the baseline's and"
+        "quality loss 90.00% is over 25.00%: 2 of 4 images are nothing like the baseline's and"
         " count as 0"
     )
 
 
 def test_a_few_discarded_images_within_the_target_are_no_reason(measured):
-    found = judged(measured(), scores=[80.0] * 9 + [0.0], fidelity=fidelity(discarded=1))
+    found = judged(measured(), scores=[80.0] * 9 + [40.0], fidelity=fidelity(discarded=1))
     assert (found.verdict, found.reason) == (Verdict.OK, "")
-    assert found.accuracy == pytest.approx(0.9)
+    assert found.accuracy == pytest.approx(0.95)
 
 
 def test_a_quality_loss_of_likely_images_needs_no_more_words(measured):
@@ -645,7 +741,7 @@ def test_speed_is_credited_for_tied_images_only(measured):
     assert (found.speedup, found.credited_speedup) == (2.0, 1.0)
     assert found.verdict is Verdict.SPEEDUP_TARGET_NOT_MET
     assert found.reason == (
-        "speedup 1.00 is under 1.5: 2.00 were measured, but only 3 of 4 images are more like the"
+        "speedup 1.00 is under 1.5: 2.00 were measured, but of 4 images only 3 are more like the"
         " baseline's of their seed than like another's"
     )
     assert found.loss == pytest.approx(loss.loss(1.0, 0.0, 1.5, 0.25))

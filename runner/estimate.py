@@ -1,0 +1,121 @@
+"""How much faster, how much worse, and how sure that is.
+
+The speedup is the median of the ratios of paired batches: a burst of load that falls on one batch
+moves one ratio, and half of them would have to be off before the median is. The quality loss is
+one ratio of means over the images of both sides, paired by prompt and seed, since that is what the
+target is about.
+
+Intervals come from the bootstrap: whole pairs are drawn again, with replacement, and the statistic
+is made anew. Read off as it is, the percentile interval of few pairs is too narrow (nine pairs: a
+median inside of it in 85 to 95 % of runs). It is taken further out, to the percentiles at which it
+agrees with Student's interval for a mean of normal values: the expanded percentile interval of
+T. Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69 (2015),
+section 4.3. `benchmarks/calibration.py` shows how often it holds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+LEVEL: Final = 0.95
+LEAST_PAIRS: Final = 5
+"""The widest interval of a median that there is, from the least to the greatest of n values, leaves
+the true one out in 2 of 2**n runs: of five pairs in 6 %, of four in 12 %."""
+RESAMPLES: Final = 10_000
+_AT_ONCE: Final = 2**21
+"""Numbers that are drawn together, so that many pairs do not take much memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value and its interval, from `low` to `high`; both are None where there are too few pairs.
+
+    `level` is the share of runs whose interval has the true value in it.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    level: float
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends, or None."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def times(self, factor: float) -> Estimate:
+        """All of it times a factor above 0."""
+        low, high = (None if end is None else end * factor for end in (self.low, self.high))
+        return Estimate(self.value * factor, low, high, self.level)
+
+
+def speedup(baseline_s: Sequence[float], candidate_s: Sequence[float], level: float) -> Estimate:
+    """Median ratio of the seconds of paired batches, all above 0.
+
+    Made from logarithms: twice as fast and half as fast are equally far from 1.
+    """
+    ratios = [(math.log(ours / theirs),) for ours, theirs in _paired(baseline_s, candidate_s)]
+    found = _estimate(ratios, _median, level)
+    low, high = (None if end is None else math.exp(end) for end in (found.low, found.high))
+    return Estimate(math.exp(found.value), low, high, level)
+
+
+def quality_loss(baseline: Sequence[float], candidate: Sequence[float], level: float) -> Estimate:
+    """1 - mean of the candidate's scores / mean of the baseline's, of the same prompts and seeds.
+
+    The baseline's mean must be above 0.
+    """
+    return _estimate(_paired(baseline, candidate), _loss_of_means, level)
+
+
+def _paired(ours: Sequence[float], theirs: Sequence[float]) -> list[tuple[float, float]]:
+    return list(zip(ours, theirs, strict=True))
+
+
+def _estimate(
+    pairs: Sequence[tuple[float, ...]], statistic: Callable[[Any], Any], level: float
+) -> Estimate:
+    """`statistic` takes (resamples, pairs, values of a pair) and returns one value a resample."""
+    import numpy as np  # deferred: not needed to read `--help`
+
+    data = np.asarray(sorted(pairs), dtype=float)  # in whatever order they were measured
+    count = len(data)
+    value = float(statistic(data[None])[0])
+    if count < LEAST_PAIRS:
+        return Estimate(value, None, None, level)
+    outside = tail(count, level)
+    found = np.concatenate([statistic(data[chosen]) for chosen in draws(count)])
+    low, high = np.quantile(found, [outside, 1 - outside])
+    return Estimate(value, float(low), float(high), level)
+
+
+def tail(count: int, level: float) -> float:
+    """Share of the resamples of `count` pairs that is outside of the interval, on each side."""
+    from scipy.special import ndtr, stdtrit
+
+    return float(ndtr(-stdtrit(count - 1, (1 + level) / 2) * math.sqrt(count / (count - 1))))
+
+
+def draws(count: int) -> Iterator[Any]:
+    """Arrays, a resample a row, of the numbers of the pairs in it; always the same ones."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    rows = max(1, _AT_ONCE // count)
+    for done in range(0, RESAMPLES, rows):
+        yield rng.integers(0, count, (min(rows, RESAMPLES - done), count))
+
+
+def _median(values: Any) -> Any:  # noqa: ANN401  (arrays; numpy is not imported here)
+    import numpy as np
+
+    return np.median(values[..., 0], axis=-1)
+
+
+def _loss_of_means(values: Any) -> Any:  # noqa: ANN401
+    return 1 - values[..., 1].mean(axis=-1) / values[..., 0].mean(axis=-1)
