@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from runner import audit, compare, decide, estimate, live, model_cache, synthesise, verify
+from runner import (
+    audit,
+    compare,
+    decide,
+    estimate,
+    live,
+    model_cache,
+    synthesise,
+    verify,
+    weather,
+)
 from runner import fidelity as fidelities
 from runner.assemble import Values
 from runner.decide import Decider
@@ -35,7 +45,7 @@ from runner.records import (
 from runner.verify import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from runner.exchange import Order
@@ -56,6 +66,7 @@ if TYPE_CHECKING:
         Side,
     )
     from runner.settings import Settings
+    from runner.weather import Station
     from runner.worker import Worker
 
 _NO_FIDELITY = (
@@ -190,8 +201,16 @@ class Account:
                 " doubt, measure again on a quiet card"
             )
 
-    def blind(self, idle: Idle) -> None:
-        """Warn where work that a side leaves on the card cannot be seen."""
+    def before(self, marks: Sequence[str]) -> None:
+        """Warn of what is wrong with the machine before anything of ours runs."""
+        self.warnings.extend(f"before the measurement, {mark}" for mark in marks)
+
+    def blind(self, idle: Idle, station: Station) -> None:
+        """Warn of what cannot be seen: the card, or work that a side leaves on it."""
+        if station.blind_because:
+            self.warnings.append(
+                f"clocks, temperature and energy could not be read: {station.blind_because}"
+            )
         if idle.blind_because:
             self.warnings.append(
                 "work that a file leaves on the GPU after its images could not be seen:"
@@ -221,6 +240,8 @@ class Account:
     def result(self, outcome: Measured | Refused) -> Result:
         """Make the result from what was measured, or from the refusal; keep it and return it."""
         targets = self.job.targets
+        if isinstance(outcome, Measured):
+            outcome = self._marked(outcome)
         if isinstance(outcome, Refused):
             measured, failure, evidence = None, outcome.failure, None
             judgement = Judgement(outcome.verdict, outcome.reason)
@@ -235,6 +256,8 @@ class Account:
         seen = live.compare(configs, measured, on_cuda=on_cuda) if measured else None
         if seen is not None:
             judgement = settle(judgement, self.job, seen.readings, on_cuda=on_cuda)
+        if judgement.quality_loss_ci and self.job.clip.is_meaningful:
+            self.warnings.extend(filter(None, [verify.too_good(judgement.quality_loss_ci)]))
         accuracy = judgement.accuracy
         result = Result(
             verdict=judgement.verdict,
@@ -259,6 +282,7 @@ class Account:
             claim=judgement.claim,
             audit=evidence.audit if evidence else None,
             fidelity=evidence.fidelity if evidence else None,
+            distances=measured.distances if measured else None,
             config=configs,
             config_match=self.job.match,
             synthesised_baseline=self.job.synthesised,
@@ -272,6 +296,19 @@ class Account:
         )
         self.keeper.result(result)
         return result
+
+    def _marked(self, measured: Measured) -> Measured:
+        """The same with what the weather says of each batch, and of what the images took."""
+        if self.device is None:
+            return measured
+        limits = weather.Limits.of(self.device, len(os.sched_getaffinity(0)))
+        sides = [_in_weather(side, limits) for side in (measured.baseline, measured.candidate)]
+        counted = list(zip(*(side.counted for side in sides), strict=True))
+        marked = [one.marks + other.marks for one, other in counted if one.marks or other.marks]
+        if marked:
+            text = f"{len(marked)} of {len(counted)} pairs of batches are in doubt: {marked[0][0]}"
+            self.warnings.append(text)
+        return replace(measured, baseline=sides[0], candidate=sides[1])
 
     def _decision(self) -> Decision | None:
         return self.decider.decision() if self.decider and self.decider.ended else None
@@ -299,6 +336,7 @@ class Account:
             allow_untied=job.settings.allow_untied,
             has_quality=job.clip.is_meaningful,
             level=level,
+            least_images=verify.SAFE_IMAGES if job.settings.until_decided else 0,
         )
 
     def _circumstances(self) -> Circumstances:
@@ -353,6 +391,18 @@ class Account:
                 "the candidate ran without isolation: it could read, change and forge anything"
                 " that its user can"
             )
+
+
+def _in_weather(side: Side, limits: weather.Limits) -> Side:
+    """The side with its batches marked, and with what the images took."""
+    batches = tuple(
+        batch.model_copy(update={"marks": weather.marks(batch.weather, limits)})
+        if batch.weather
+        else batch
+        for batch in side.batches
+    )
+    seen = [(one.weather, len(one.scores)) for one in batches if one.counts and one.weather]
+    return side.model_copy(update={"batches": batches, "cost": weather.cost(seen)})
 
 
 def settle(judgement: Judgement, job: Job, readings: Readings, *, on_cuda: bool) -> Judgement:

@@ -220,6 +220,12 @@ def place_settings(options: dict[str, Any]) -> dict[str, Any]:
     is_flag=True,
     help="Accept images that do not follow from the seed as the baseline's do.",
 )
+@click.option(
+    "--metric",
+    multiple=True,
+    metavar="NAME",
+    help="A further metric: lpips, fid, or fid=FILE with weights of Inception. Repeatable.",
+)
 @places
 @comparison
 @click.option(
@@ -291,6 +297,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         audit_seed=options["audit_seed"],
         until_decided=options["until_decided"],
         budget_s=options["budget"],
+        metrics=options["metric"],
         allow_untied=options["allow_untied"],
         **place_settings(options),
     )

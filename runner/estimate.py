@@ -65,6 +65,15 @@ def speedup(baseline_s: Sequence[float], candidate_s: Sequence[float], level: fl
     return Estimate(math.exp(found.value), low, high, level)
 
 
+def total_speedup(
+    baseline_s: Sequence[float], candidate_s: Sequence[float], level: float
+) -> Estimate:
+    """Ratio of the seconds of all batches together: what they were worth to whoever waited."""
+    found = _estimate(_paired(candidate_s, baseline_s), _loss_of_means, level)
+    low, high = (None if end is None else 1 - end for end in (found.high, found.low))
+    return Estimate(1 - found.value, low, high, level)
+
+
 def quality_loss(baseline: Sequence[float], candidate: Sequence[float], level: float) -> Estimate:
     """1 - mean of the candidate's scores / mean of the baseline's, of the same prompts and seeds.
 

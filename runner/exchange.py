@@ -43,7 +43,7 @@ from runner.wire import Image, Kind, WireError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from runner.records import Ending, Likeness, PlannedBatch
+    from runner.records import Distances, Ending, Likeness, PlannedBatch, Weather
     from runner.wire import Frame
 
 IMPORTS_TIMEOUT_S: Final = 600.0
@@ -102,9 +102,37 @@ class Judge(Protocol):
         """CLIP score of each image."""
         ...
 
-    def compare(self, references: Sequence[Image], images: Sequence[Image]) -> list[Likeness]:
-        """How alike the images of each pair are."""
+    def compare(
+        self, references: Sequence[Image], images: Sequence[Image], *, counts: bool = False
+    ) -> list[Likeness]:
+        """How alike the images of each pair are; `distances` tells of all pairs that count."""
         ...
+
+    def distances(self) -> Distances:
+        """How far baseline and candidate are from one another as two sets of images."""
+        ...
+
+
+class Observer(Protocol):
+    """Looks at the machine around one side's batches; see `runner.weather.Station`."""
+
+    def look(self) -> None:
+        """Look now: just before the clock starts, and just after the side was frozen."""
+
+    def between(self, start_s: float, end_s: float) -> Weather | None:
+        """What was seen from one moment to another on the monotonic clock."""
+        ...
+
+
+class Blind:
+    """An observer who sees nothing."""
+
+    def look(self) -> None:
+        """Do not look."""
+
+    def between(self, _start_s: float, _end_s: float) -> Weather | None:
+        """Nothing was seen."""
+        return None
 
 
 class Progress(Protocol):
@@ -127,6 +155,7 @@ class Shown:
     time_s: float
     leftover_s: float
     digests: tuple[str, ...]
+    weather: Weather | None = None
 
 
 @dataclass(slots=True)
@@ -162,7 +191,8 @@ class Gallery:
                 for role in Role:
                     self._pair(self.other_seed, (Role.BASELINE, place), (role, planned.of))
             elif planned.timed:
-                self._pair(self.same_seed, (Role.BASELINE, place), (Role.CANDIDATE, place))
+                sides = (Role.BASELINE, place), (Role.CANDIDATE, place)
+                self._pair(self.same_seed, *sides, counts=self.counts(place))
         for key in [key for key in self._images if not self._is_awaited(key)]:
             del self._images[key]
 
@@ -171,10 +201,17 @@ class Gallery:
         found: dict[tuple[Role, int], tuple[Likeness, ...]],
         reference: tuple[Role, int],
         image: tuple[Role, int],
+        *,
+        counts: bool = False,
     ) -> None:
         if image not in found and reference in self._images and image in self._images:
             pair = self._images[reference], self._images[image]
-            found[image] = tuple(self.judge.compare(*pair))
+            found[image] = tuple(self.judge.compare(*pair, counts=counts))
+
+    def counts(self, place: int) -> bool:
+        """Whether speedup and quality stand on the batch at `place` of the plan."""
+        has_audit = any(one.purpose is Purpose.AUDIT for one in self.plan)
+        return self.plan[place].purpose is (Purpose.AUDIT if has_audit else Purpose.FIXED)
 
     def _is_awaited(self, key: tuple[Role, int]) -> bool:
         """Whether some comparison with these images is still to come."""
@@ -201,6 +238,7 @@ class Turn:
     sink: ImageSink
     timeout_s: float
     leftover_s: Callable[[float], float] = lambda _limit_s: 0.0
+    observer: Observer = field(default_factory=Blind)
     shown: dict[int, Shown] = field(default_factory=dict)
     size_px: tuple[int, int] | None = None
     report: bytes | None = None
@@ -221,6 +259,7 @@ class Turn:
         side.phase = Phase.WARMUP if planned.purpose is Purpose.WARM_UP else Phase.TIMED
         payload = wire.pack_batch(planned.seed, planned.prompts)
         self._tell_score()
+        self.observer.look()
         start_s = time.monotonic()
         side.send(Kind.BATCH, payload, within_s=self.timeout_s)
         side.thaw()
@@ -229,13 +268,15 @@ class Turn:
         frame = side.receive({Kind.IMAGES}, within_s=self.timeout_s)
         time_s = time.monotonic() - start_s
         side.freeze()
+        self.observer.look()
         leftover_s = self._wait_until_idle()
         charged_s = leftover_s if side.role is Role.CANDIDATE else 0.0
         images = self._accept(frame, len(planned.prompts), size_px)
         self.size_px = (images[0].width_px, images[0].height_px)
         self.sink(side.role, place, images)
         digests = tuple(hashlib.sha256(image.rgb).hexdigest() for image in images)
-        self.shown[place] = Shown(time_s + charged_s, leftover_s, digests)
+        weather = self.observer.between(start_s, start_s + time_s)
+        self.shown[place] = Shown(time_s + charged_s, leftover_s, digests, weather)
         return images
 
     def _wait_until_idle(self) -> float:
@@ -345,6 +386,7 @@ def run(
         baseline_traces=baseline.traces(),
         candidate_traces=candidate.traces(),
         baseline_stdout=baseline_stdout,
+        distances=gallery.judge.distances(),
     )
 
 
@@ -369,15 +411,15 @@ def _record(turn: Turn, gallery: Gallery) -> Side:
 
 
 def _batch(key: tuple[Role, int], planned: PlannedBatch, shown: Shown, gallery: Gallery) -> Batch:
-    has_audit = any(one.purpose is Purpose.AUDIT for one in gallery.plan)
     return Batch(
         phase=_PHASES.get(planned.purpose, "timed"),
         purpose=planned.purpose,
-        counts=planned.purpose is (Purpose.AUDIT if has_audit else Purpose.FIXED),
+        counts=gallery.counts(key[1]),
         seed=planned.seed,
         time_s=shown.time_s,
         leftover_s=shown.leftover_s,
         scores=gallery.scores[key],
+        weather=shown.weather,
         same_seed=gallery.same_seed.get(key, ()),
         other_seed=gallery.other_seed.get(key, ()),
     )

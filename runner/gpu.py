@@ -46,8 +46,30 @@ NEARLY_FULL_SHARE: Final = 0.8
 POLL_PERIOD_S: Final = 1.0
 VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 LOCKS: Final = Path("/tmp/speedtrap-locks")  # noqa: S108  (shared by all users of the host)
+CLOCK_EVENTS: Final = {
+    0x001: "gpu_idle",
+    0x002: "application_clocks_setting",
+    0x004: "sw_power_cap",
+    0x008: "hw_slowdown",
+    0x010: "sync_boost",
+    0x020: "sw_thermal_slowdown",
+    0x040: "hw_thermal_slowdown",
+    0x080: "hw_power_brake_slowdown",
+    0x100: "display_clock_setting",
+    0x200: "board_limit",
+    0x400: "reliability",
+}
+"""NVML's reasons for which a clock is lower than it could be, by their bits."""
 FOREIGN_BYTES: Final = 64 * 1024**2
 """Less foreign memory than this is a monitor or a display, and no reason for an out-of-memory."""
+_CLOCK: Final = ("nvmlDeviceGetClockInfo",)
+_EVENT_REASONS: Final = (
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetCurrentClocksThrottleReasons",
+)
+"""The newer name first; older drivers know the other one only."""
+_TEMPERATURE: Final = ("nvmlDeviceGetTemperature", "nvmlDeviceGetTemperatureV")
+"""The older name first: NVML keeps it until CUDA 14."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +114,23 @@ class Window:
     busy_percent: float
 
 
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a card says of itself at one moment. None where it does not tell.
+
+    `clock_events` are names of `CLOCK_EVENTS`; `energy_j` counts from when the driver was loaded.
+    """
+
+    used_bytes: int | None = None
+    sm_clock_mhz: int | None = None
+    max_sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    clock_events: frozenset[str] | None = None
+    temperature_c: int | None = None
+    power_w: float | None = None
+    energy_j: float | None = None
+
+
 class Nvml(Protocol):
     """What is needed of NVML. Every method raises `SpeedtrapError` when NVML fails."""
 
@@ -107,6 +146,14 @@ class Nvml(Protocol):
         """How busy a card was, in windows that end after `since_us`, in order of time."""
         ...
 
+    def conditions(self, uuid: str) -> Conditions:
+        """Clocks, temperature, power, energy and memory of one card, as they are now."""
+        ...
+
+    def occupants(self, uuid: str) -> tuple[Occupant, ...]:
+        """The processes on one card, as they are now, by pid."""
+        ...
+
 
 class PyNvml:
     """NVML through `pynvml`. Initialised once and kept: starting it takes tens of milliseconds."""
@@ -117,6 +164,7 @@ class PyNvml:
 
         self._nvml = pynvml
         self._handles: dict[str, Any] = {}
+        self._max_clocks_mhz: dict[str, int | None] = {}
         try:
             pynvml.nvmlInit()
             self._has_driver = True
@@ -158,6 +206,61 @@ class PyNvml:
             if now_us > since_us
         ]
 
+    def conditions(self, uuid: str) -> Conditions:
+        """Clocks, temperature, power, energy and memory of one card, as they are now."""
+        nvml = self._nvml
+        ask = self._ask
+        with self._our_failure():
+            handle = self._handle(uuid)
+            bits = ask(handle, _EVENT_REASONS)
+            power_mw = ask(handle, ("nvmlDeviceGetPowerUsage",))
+            energy_mj = ask(handle, ("nvmlDeviceGetTotalEnergyConsumption",))
+            return Conditions(
+                used_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).used),
+                sm_clock_mhz=ask(handle, _CLOCK, nvml.NVML_CLOCK_SM),
+                max_sm_clock_mhz=self._max_sm_clock_mhz(uuid),
+                memory_clock_mhz=ask(handle, _CLOCK, nvml.NVML_CLOCK_MEM),
+                clock_events=None if bits is None else _named(bits),
+                temperature_c=ask(handle, _TEMPERATURE, nvml.NVML_TEMPERATURE_GPU),
+                power_w=None if power_mw is None else power_mw / 1000,
+                energy_j=None if energy_mj is None else energy_mj / 1000,
+            )
+
+    def occupants(self, uuid: str) -> tuple[Occupant, ...]:
+        """The processes on one card, as they are now, by pid."""
+        with self._our_failure():
+            return self._occupants(self._handle(uuid))
+
+    def _ask(self, handle: Any, names: Sequence[str], *more: int) -> int | None:  # noqa: ANN401
+        """The answer of the first of these functions that is there; None if the card has none."""
+        nvml = self._nvml
+        for name in names:
+            function = getattr(nvml, name, None)
+            if function is None:
+                continue
+            try:
+                return int(function(handle, *more))
+            except nvml.NVMLError_FunctionNotFound:
+                continue
+            except (nvml.NVMLError_NotSupported, nvml.NVMLError_NoPermission):
+                return None
+        return None
+
+    def _max_sm_clock_mhz(self, uuid: str) -> int | None:
+        if uuid not in self._max_clocks_mhz:
+            name, kind = ("nvmlDeviceGetMaxClockInfo",), self._nvml.NVML_CLOCK_SM
+            self._max_clocks_mhz[uuid] = self._ask(self._handle(uuid), name, kind)
+        return self._max_clocks_mhz[uuid]
+
+    def _occupants(self, handle: Any) -> tuple[Occupant, ...]:  # noqa: ANN401
+        nvml = self._nvml
+        processes = [
+            *nvml.nvmlDeviceGetComputeRunningProcesses(handle),
+            *nvml.nvmlDeviceGetGraphicsRunningProcesses(handle),
+        ]
+        used_bytes = {process.pid: process.usedGpuMemory or 0 for process in processes}
+        return tuple(Occupant(pid, used) for pid, used in sorted(used_bytes.items()))
+
     @contextlib.contextmanager
     def _our_failure(self) -> Iterator[None]:
         try:
@@ -175,11 +278,6 @@ class PyNvml:
         nvml = self._nvml
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        processes = [
-            *nvml.nvmlDeviceGetComputeRunningProcesses(handle),
-            *nvml.nvmlDeviceGetGraphicsRunningProcesses(handle),
-        ]
-        occupants = {process.pid: process.usedGpuMemory or 0 for process in processes}
         return Card(
             index=index,
             uuid=nvml.nvmlDeviceGetUUID(handle),
@@ -189,7 +287,7 @@ class PyNvml:
             memory_bytes=int(memory.total),
             used_bytes=int(memory.used),
             utilisation_percent=int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
-            occupants=tuple(Occupant(pid, used) for pid, used in sorted(occupants.items())),
+            occupants=self._occupants(handle),
         )
 
 
@@ -376,6 +474,13 @@ class Idle:
             if waited_s >= limit_s:  # the last whole window ends before, and work goes on
                 return max(busy_us / 1e6, limit_s)
             time.sleep(IDLE_POLL_S)
+
+
+def _named(bits: int) -> frozenset[str]:
+    """Names of the clock events in NVML's bit mask; a bit that has none here is named as such."""
+    known = {name for bit, name in CLOCK_EVENTS.items() if bits & bit}
+    unknown = bits & ~sum(CLOCK_EVENTS)
+    return frozenset(known | ({f"unknown_{unknown:#x}"} if unknown else set()))
 
 
 def _is_busy(window: Window) -> bool:

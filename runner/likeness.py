@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     Embed = Callable[[Sequence[Image]], torch.Tensor]
+    Keep = Callable[[torch.Tensor, torch.Tensor], None]
 
 MAX_PSNR_DB: Final = 100.0
 """Stands for infinity, the PSNR of equal images; of images that hardly differ, too."""
@@ -29,13 +30,21 @@ _LEVELS: Final = 255.0
 
 
 def likeness(
-    references: Sequence[Image], images: Sequence[Image], embed: Embed, device: str
+    references: Sequence[Image],
+    images: Sequence[Image],
+    embed: Embed,
+    device: str,
+    keep: Keep | None = None,
 ) -> list[float]:
     """PSNR in dB (0 to 100), SSIM and CLIP cosine (-1 to 1) of each pair, one pair after another.
 
-    Both images of a pair are RGB and of one size. `embed` gives unit CLIP embeddings, (N, D).
+    Both images of a pair are RGB and of one size. `embed` gives unit CLIP embeddings, (N, D);
+    `keep` is handed those of both sides, so that nobody has to make them again.
     """
-    cosines = (embed(references) * embed(images)).sum(dim=-1).clamp(-1, 1).tolist()
+    embeddings = embed(references), embed(images)
+    if keep is not None:
+        keep(*embeddings)
+    cosines = (embeddings[0] * embeddings[1]).sum(dim=-1).clamp(-1, 1).tolist()
     numbers: list[float] = []
     for reference, image, cosine in zip(references, images, cosines, strict=True):
         ours, theirs = _pixels(reference, device), _pixels(image, device)

@@ -360,6 +360,53 @@ class Likeness(Record):
     clip_cosine: float = Field(ge=-1, le=1, description="of their CLIP embeddings")
 
 
+class Weather(Record):
+    """What card and host were like while a batch was measured. null: not known, or no card."""
+
+    wall_s: float = Field(gt=0, description="seconds from prompts sent to last pixel")
+    looks: int = Field(ge=0, description="looks at the card that tell of this batch")
+    sm_clock_mhz_mean: float | None = None
+    sm_clock_mhz_min: int | None = None
+    sm_clock_mhz_limit: int | None = Field(None, description="the highest that the card has")
+    memory_clock_mhz_min: int | None = None
+    clock_events: tuple[str, ...] | None = Field(
+        None, description="NVML's reasons for which clocks were lower than they could be"
+    )
+    temperature_c_max: int | None = None
+    power_w_mean: float | None = None
+    energy_j: float | None = Field(None, description="of the whole card, by its own counter")
+    utilisation_percent: float | None = Field(None, ge=0, le=100)
+    used_bytes_max: int | None = Field(None, description="the card's memory in use, by anybody")
+    worker_bytes_max: int | None = Field(
+        None, description="the card's memory that this side's processes held, where NVML tells"
+    )
+    foreign_pids: tuple[int, ...] | None = Field(
+        None, description="processes on the card that are not ours"
+    )
+    foreign_cores: float | None = Field(
+        None, ge=0, description="cores that processes of others kept busy, on average"
+    )
+    free_cores: float | None = Field(None, ge=0, description="cores that were left for us")
+    steal_cores: float | None = Field(
+        None, ge=0, description="cores that the hypervisor gave to others, on average"
+    )
+    load_1min: float | None = Field(None, description="the host's load average, ours included")
+
+
+class Cost(Record):
+    """What images took on one side, over some batches. null: not known in at least one of them."""
+
+    images: int
+    wall_s: float
+    images_per_s: float
+    energy_j: float | None = Field(description="of the whole card, its idle share included")
+    joules_per_image: float | None
+    power_w_mean: float | None
+    utilisation_percent: float | None
+    used_bytes_max: int | None = Field(description="the card's memory in use, both sides'")
+    worker_bytes_max: int | None = Field(description="this side's, where NVML tells")
+
+
 class Batch(Record):
     """One witnessed batch of one side."""
 
@@ -375,6 +422,8 @@ class Batch(Record):
         0.0, ge=0, description="seconds of work seen on the GPU after the last pixel"
     )
     scores: tuple[float, ...] = Field(description="CLIP score of each image, 0 to 100")
+    weather: Weather | None = Field(None, description="of card and host meanwhile")
+    marks: tuple[Text, ...] = Field((), description="why its time is in doubt, and what to do")
     same_seed: tuple[Likeness, ...] = Field(
         (), description="each image with the baseline's of the same prompt and seed"
     )
@@ -389,6 +438,7 @@ class Side(Record):
     time_s: float = Field(gt=0, description="witnessed seconds of the batches that count")
     score: float = Field(ge=0, description="mean CLIP score of the images that count")
     batches: tuple[Batch, ...] = Field(description="every batch, warm-up included, in order")
+    cost: Cost | None = Field(None, description="of the batches that count")
 
     @property
     def counted(self) -> tuple[Batch, ...]:
@@ -421,6 +471,32 @@ class Audit(Record):
     )
     fixed_better_t: float | None = Field(description="the same in standard errors")
     suspicion: Text | None = Field(description="what is beyond noise")
+
+
+class Cmmd(Record):
+    """CMMD of the images that count; all but `p_value` in the same unit. 0: no difference."""
+
+    value: float = Field(description="unbiased: around 0, also below, where only chance differs")
+    published: float = Field(description="by the biased formula of the published code")
+    noise: float = Field(description="95 % of the distances that chance makes are below")
+    p_value: float = Field(gt=0, le=1, description="share of chance's distances not below `value`")
+
+
+class Lpips(Record):
+    """LPIPS (shift-tolerant, AlexNet): mean over pairs of one prompt and seed, 0 for equal ones."""
+
+    value: float
+    error: float = Field(ge=0, description="standard error of the mean")
+
+
+class Distances(Record):
+    """Baseline and candidate as two sets of images. None: not asked for, or withheld."""
+
+    images: int = Field(ge=0, description="of each side")
+    cmmd: Cmmd | None = None
+    fid: float | None = None
+    lpips: Lpips | None = None
+    withheld: tuple[Text, ...] = Field(description="what could not be told, why, what is missing")
 
 
 class Floor(Record):
@@ -560,7 +636,9 @@ class Result(Record):
     )
     speedup_ci: Ends | None = Field(None, description="null: too few pairs of batches")
     credited_speedup: float | None = Field(
-        None, description="less than the speedup where images are not tied; what the loss stands on"
+        None,
+        description="what the loss stands on: less than the speedup where images are not tied, or"
+        " where all batches together are faster by less",
     )
     accuracy: float | None = Field(None, description="candidate score / baseline score")
     quality_loss: float | None = Field(None, description="1 - accuracy; negative: better")
@@ -583,6 +661,9 @@ class Result(Record):
     audit: Audit | None = None
     fidelity: Fidelity | None = Field(
         None, description="null: not measured, or the CLIP model's weights are random"
+    )
+    distances: Distances | None = Field(
+        None, description="of the images that count as two sets: for comparison, no target"
     )
     config: Configs | None = Field(None, description="as read from the texts")
     config_match: ConfigMatch | None = Field(None, description="with the ground truth, if given")
@@ -627,6 +708,7 @@ class Measured:
     baseline_traces: Traces = Traces()
     candidate_traces: Traces = Traces()
     baseline_stdout: str = ""
+    distances: Distances | None = None
 
 
 @dataclass(frozen=True, slots=True)

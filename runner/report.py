@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import TextIO
 
-    from runner.records import ConfigMatch, Fidelity, Part, Result
+    from runner.records import ConfigMatch, Cost, Distances, Fidelity, Part, Result
 
 TRACEBACK_LINES: Final = 12
 _MAX_TRACEBACK_CHARS: Final = 500
@@ -129,13 +129,36 @@ def _sides(result: Result) -> Iterator[tuple[str, str]]:
     for name, side in (("baseline", result.baseline), ("candidate", result.candidate)):
         if side is not None:
             images = sum(len(batch.scores) for batch in side.counted)
-            yield name, f"{side.time_s:.3f} s for {images} images, CLIP score {side.score:.3f}"
+            took = "" if side.cost is None else _took(side.cost)
+            score = f"CLIP score {side.score:.3f}"
+            yield name, f"{side.time_s:.3f} s for {images} images, {score}{took}"
     if result.audit is not None:
         yield "public prompts", f"{_part(result.audit.fixed)}; fresh: {_part(result.audit.audit)}"
     if result.fidelity is not None:
         yield "fidelity", _fidelity(result.fidelity)
+    if result.distances is not None:
+        yield from _distances(result.distances)
     if result.claim is not None:
         yield "claim", f"{result.claim.time_s:.3f} s, CLIP score {result.claim.score:.3f}"
+
+
+def _took(cost: Cost) -> str:
+    """What an image took besides time, where it is known."""
+    energy = "" if cost.joules_per_image is None else f", {cost.joules_per_image:.1f} J an image"
+    peak = cost.worker_bytes_max
+    return energy + ("" if peak is None else f", {peak / 1024**3:.1f} GiB of GPU memory")
+
+
+def _distances(distances: Distances) -> Iterator[tuple[str, str]]:
+    cmmd, lpips = distances.cmmd, distances.lpips
+    if cmmd is not None:
+        yield "CMMD", f"{cmmd.value:.3f}, chance makes up to {cmmd.noise:.3f}"
+    if distances.fid is not None:
+        yield "FID", f"{distances.fid:.2f}"
+    if lpips is not None:
+        yield "LPIPS", f"{lpips.value:.4f} (standard error {lpips.error:.4f})"
+    for text in distances.withheld:
+        yield "not told", text
 
 
 def _part(part: Part) -> str:

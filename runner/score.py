@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
-from runner import exchange, gpu, prepare, sandbox, scorer, verify
+from runner import exchange, gpu, prepare, sandbox, scorer, verify, weather
 from runner.account import Account
 from runner.keep import Keeper
 from runner.progress import Silent
@@ -82,6 +82,7 @@ def witness(scripts: Mapping[Role, Script], account: Account, nvml: Nvml) -> Mea
                     gpu.lease(request, nvml, account.display.begin, account.crowded)
                 )
             account.device = lease.device
+            account.before(weather.before(nvml, lease.device))
             watch = stack.enter_context(gpu.Watch(nvml, lease.device.uuid))
             try:
                 outcome: Measured | Refused = _measure(scripts, lease, account, nvml)
@@ -150,9 +151,10 @@ def _measure(
     account.display.begin("starting scorer and workers")
     with ExitStack() as stack:
         scratch = stack.enter_context(sandbox.scratch_folder())
-        judge = stack.enter_context(scorer.start(job.clip, lease.device))
+        station = stack.enter_context(weather.Station(nvml, lease.device))
+        judge = stack.enter_context(scorer.start(job.clip, lease.device, job.settings.metrics))
         idle = gpu.Idle(nvml, lease.device.uuid)
-        starter = Starter(account, lease, stack, scratch, idle.wait_until_idle)
+        starter = Starter(account, lease, stack, scratch, idle.wait_until_idle, station)
         turns = {role: starter.start(role, script) for role, script in scripts.items()}
         with account.phase("imports"):
             exchange.wait_for_imports([turn.side for turn in turns.values()])
@@ -165,5 +167,5 @@ def _measure(
                 account.order,
                 account.display,
             )
-        account.blind(idle)
+        account.blind(idle, station)
         return measured

@@ -1,6 +1,7 @@
-"""The scorer's own process: `python -m runner.scorer_process FD MODEL TAG`. Trusted.
+"""The scorer's own process: `python -m runner.scorer_process FD MODEL TAG [EXTRA ...]`. Trusted.
 
-It runs the very segment that a standalone `tmp.py` scores with.
+It runs the very segment that a standalone `tmp.py` scores with. An EXTRA is a metric that not
+everybody wants to wait for: `lpips`, `fid`, or `fid=FILE` with the weights of Inception.
 """
 
 from __future__ import annotations
@@ -8,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
+import json
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from runner import paths, wire
+from runner import distribution, paths, wire
+from runner.distribution import Gathering, Withheld
 from runner.likeness import likeness
 from runner.wire import Channel, ChannelClosedError, Kind
 
@@ -33,19 +37,61 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     channel = Channel.from_descriptor(int(sys.argv[1]))
     clip = load_clip(sys.argv[2], sys.argv[3] or None)
+    gathering = load_extras(sys.argv[4:], clip.device)
     channel.send(Kind.HELLO)
     with contextlib.suppress(ChannelClosedError):
         while True:
-            channel.send(Kind.SCORES, wire.pack_scores(_answer(channel, clip)))
+            channel.send(*_answer(channel, clip, gathering))
 
 
-def _answer(channel: Channel, clip: Clip) -> list[float]:
-    request = channel.receive({Kind.BATCH, Kind.COMPARE})
-    if request.kind is Kind.COMPARE:
-        references = _receive_images(channel)
-        return likeness(references, _receive_images(channel), clip.embed, clip.device)
-    _, prompts = wire.unpack_batch(request.payload)
-    return clip.score(prompts, _receive_images(channel))
+def _answer(channel: Channel, clip: Clip, gathering: Gathering) -> tuple[Kind, bytes]:
+    request = channel.receive({Kind.BATCH, Kind.COMPARE, Kind.DISTANCE})
+    match request.kind:
+        case Kind.DISTANCE:
+            return Kind.REPORT, report(gathering)
+        case Kind.COMPARE:
+            pairs = _receive_images(channel), _receive_images(channel)
+            numbers = _compare(pairs, clip, gathering, counts=bool(request.payload))
+        case _:
+            _, prompts = wire.unpack_batch(request.payload)
+            numbers = clip.score(prompts, _receive_images(channel))
+    return Kind.SCORES, wire.pack_scores(numbers)
+
+
+def _compare(
+    pairs: tuple[list[Image.Image], list[Image.Image]],
+    clip: Clip,
+    gathering: Gathering,
+    *,
+    counts: bool,
+) -> list[float]:
+    def keep(references: torch.Tensor, images: torch.Tensor) -> None:
+        gathering.add(pairs, (references, images))
+
+    return likeness(*pairs, clip.embed, clip.device, keep if counts else None)
+
+
+def load_extras(extras: Sequence[str], device: str) -> Gathering:
+    """An empty gathering with the networks that are asked for; see the module for `extras`."""
+    gathering = Gathering()
+    for extra in extras:
+        name, _, file = extra.partition("=")
+        if name == "fid":
+            gathering.extras[name] = distribution.load_fid(device, Path(file) if file else None)
+        if name == "lpips":
+            gathering.extras[name] = distribution.load_lpips(device)
+    return gathering
+
+
+def report(gathering: Gathering) -> bytes:
+    """JSON text of `runner.scorer.Distances`: what can be told of all pairs that counted."""
+    found: dict[str, Any] = {"images": gathering.pairs, "withheld": []}
+    for name, value in gathering.values().items():
+        if isinstance(value, Withheld):
+            found["withheld"].append(value.reason)
+        else:
+            found[name] = value if isinstance(value, float) else asdict(value)
+    return json.dumps(found).encode()
 
 
 def _receive_images(channel: Channel) -> list[Image.Image]:

@@ -41,6 +41,7 @@ class Settings:
     `audit_prompts` (a private text file, a prompt a line) or else from the preset's grammar.
     `audit_seed` repeats those of an earlier run; None: secret. `allow_untied` accepts images that
     do not follow from the seed as the baseline's do, from a sampler that adds noise for one.
+    `metrics` are further ones: `lpips`, `fid`, or `fid=FILE` with weights of Inception.
     Raises `SpeedtrapError` for a value out of its range.
     """
 
@@ -72,6 +73,7 @@ class Settings:
     audit_prompts: Path | None = None
     audit_seed: int | None = None
     allow_untied: bool = False
+    metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
@@ -103,6 +105,9 @@ class Settings:
             "to measure until the targets are decided takes audit batches: leave out"
             " --audit-batches 0",
         )
+        for metric in self.metrics:
+            known = metric in {"lpips", "fid"} or metric.startswith("fid=")
+            _require(known, f"there is no metric {metric!r}; choose lpips, fid or fid=FILE")
         compare.check_fields((*self.fields, *self.open_fields))
         if self.save_baseline is not None:
             _require(self.baseline is None, "--save-baseline writes the baseline that is made here")

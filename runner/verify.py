@@ -46,6 +46,14 @@ CLAIM_SCORE: Final = 1e-3
 LEFT_BY_BASELINE_S: Final = 0.5
 """A baseline gains nothing by work after its images. NVML's windows last 0.02 to 0.2 s."""
 
+TOO_GOOD: Final = 0.005
+"""Of the CLIP score. On the embedded model those honest methods that gain most, guidance 5 and
+bfloat16, gain 0.3 and 0.5 %, in intervals that reach below this in 99 of 100 runs of 15 images."""
+EVEN_SHARE: Final = 0.95
+"""Of the median: when all batches together are so much faster, they are of one kind."""
+SAFE_IMAGES: Final = 200
+"""A good method spoils one image in forty: fewer hold too few of them for an interval to know, and
+who goes on until it looks good stops where there were none. See docs/method.md."""
 MORE: Final = "measure more prompts: --until-decided, or --audit-batches N"
 ROUNDING: Final = 1e-9
 """A target is reached exactly at it; 1 - 98/100 is not quite 0.02 in binary."""
@@ -108,6 +116,7 @@ class Evidence:
     `scores` are the CLIP scores of the candidate's images that count, 0 for those that are not like
     the baseline's. `allow_untied`: see `Settings`. Without
     `has_quality` (random CLIP weights) images are not judged. `level` is that of the intervals.
+    From fewer than `least_images` the targets are not called met.
     """
 
     measured: Measured
@@ -118,23 +127,39 @@ class Evidence:
     allow_untied: bool = False
     has_quality: bool = False
     level: float = estimate.LEVEL
+    least_images: int = 0
 
 
 def is_decided(evidence: Evidence, targets: Targets) -> bool:
     """Whether more images are no use: one target is missed, both are met, or no image counts."""
     if not _is_tied(evidence) or evidence.measured.baseline.score <= 0:
         return True
-    credited = _speed(evidence).times(_credit(evidence))
-    verdict, _ = against_targets(credited, _quality(evidence), targets)
+    credited = _credited(evidence, _speed(evidence))
+    verdict, _ = _verdict(evidence, credited, _quality(evidence), targets)
     return verdict is not Verdict.INCONCLUSIVE
 
 
 def _speed(evidence: Evidence) -> Estimate:
+    return estimate.speedup(*_seconds(evidence.measured), evidence.level)
+
+
+def _credited(evidence: Evidence, speed: Estimate) -> Estimate:
+    """The speedup that counts: of tied images, and not of the faster half of the batches alone.
+
+    A median does not see what the slower half is like, and the quality is a mean over all of them.
+    So where all batches together are faster by less than the median beyond noise, that counts.
+    """
+    total = estimate.total_speedup(*_seconds(evidence.measured), evidence.level)
+    is_uneven = total.high is not None and total.high < EVEN_SHARE * speed.value
+    return (total if is_uneven else speed).times(_credit(evidence))
+
+
+def _seconds(measured: Measured) -> tuple[list[float], list[float]]:
+    """Seconds of the batches that count, baseline's and candidate's."""
     ours, theirs = (
-        [batch.time_s for batch in side.counted]
-        for side in (evidence.measured.baseline, evidence.measured.candidate)
+        [batch.time_s for batch in side.counted] for side in (measured.baseline, measured.candidate)
     )
-    return estimate.speedup(ours, theirs, evidence.level)
+    return ours, theirs
 
 
 def _quality(evidence: Evidence) -> Estimate:
@@ -151,7 +176,7 @@ def judge(evidence: Evidence, targets: Targets) -> Judgement:
     if refusal := _refusal(claim, evidence):
         return Judgement(*refusal, claim=claim)
     speed = _speed(evidence)
-    credited = speed.times(_credit(evidence))
+    credited = _credited(evidence, speed)
     found = Judgement(
         Verdict.INCONCLUSIVE,
         "the baseline's images have a CLIP score of 0, so there is no quality to compare",
@@ -165,11 +190,11 @@ def judge(evidence: Evidence, targets: Targets) -> Judgement:
     if measured.baseline.score <= 0:
         return found
     quality = _quality(evidence)
-    verdict, reason = against_targets(credited, quality, targets)
+    verdict, reason = _verdict(evidence, credited, quality, targets)
     if verdict is Verdict.QUALITY_THRESHOLD_EXCEEDED:
         reason += _unlike(evidence.fidelity)
     elif verdict is Verdict.SPEEDUP_TARGET_NOT_MET:
-        reason += _uncredited(speed.value, credited.value, evidence.fidelity)
+        reason += _uncredited(speed.value, credited.value, evidence)
     judgement = replace(
         found,
         verdict=verdict,
@@ -202,6 +227,20 @@ def _refusal(claim: Claim | None, evidence: Evidence) -> tuple[Verdict, str] | N
     return None
 
 
+def too_good(quality_loss_ci: tuple[float, float]) -> str | None:
+    """Why a quality so far above the baseline's is as suspicious as one below; None if it is not.
+
+    `quality_loss_ci` is the interval of the quality loss, 0.02 for 2 %.
+    """
+    gain = -quality_loss_ci[1]
+    if gain <= TOO_GOOD:
+        return None
+    return (
+        f"its CLIP score is above the baseline's by {gain:.1%} or more: a faster way to the same"
+        " images does not improve on them. Look at the images: they may be made for the score"
+    )
+
+
 def _unlike(fidelity: Fidelity | None) -> str:
     """What of a quality loss comes from images that are not the baseline's."""
     if fidelity is None:
@@ -217,10 +256,13 @@ def _unlike(fidelity: Fidelity | None) -> str:
     return ""
 
 
-def _uncredited(speedup: float, credited: float, fidelity: Fidelity | None) -> str:
+def _uncredited(speedup: float, credited: float, evidence: Evidence) -> str:
     """Why less than the speedup is credited."""
-    if fidelity is None or credited >= speedup:
+    if credited >= speedup:
         return ""
+    fidelity = evidence.fidelity
+    if fidelity is None or fidelity.tied_images == fidelity.compared_images:
+        return f": {speedup:.2f} is the median, but all batches together were faster by less"
     return (
         f": {speedup:.2f} were measured, but of {fidelity.compared_images} images only"
         f" {fidelity.tied_images} are more like the baseline's of their seed than like another's"
@@ -310,6 +352,17 @@ def _overhead_s(measured: Measured) -> float:
 def _results(stdout: str) -> list[str]:
     """Every line of stdout that looks like a result."""
     return [line.strip() for line in stdout.splitlines() if _CLAIM.fullmatch(line.strip())]
+
+
+def _verdict(
+    evidence: Evidence, speed: Estimate, quality: Estimate, targets: Targets
+) -> tuple[Verdict, str]:
+    verdict, reason = against_targets(speed, quality, targets)
+    count = len(evidence.scores)
+    if verdict is Verdict.OK and count < evidence.least_images:
+        reason = f"cannot tell yet: rare bad images do not show in {count}; {MORE}"
+        return Verdict.INCONCLUSIVE, reason
+    return verdict, reason
 
 
 def against_targets(speed: Estimate, quality: Estimate, targets: Targets) -> tuple[Verdict, str]:

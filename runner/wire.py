@@ -27,7 +27,8 @@ The conversation of a worker (C is the controller, W the worker):
     W REPORT  what it says of its pipeline, as JSON text; it may also just end
 
 The scorer speaks the same frames: C BATCH + IMAGES, S SCORES (one number an image); and to compare
-images in pairs, C COMPARE + IMAGES + IMAGES, S SCORES (`LIKENESS_COUNT` numbers a pair).
+images in pairs, C COMPARE + IMAGES + IMAGES, S SCORES (`LIKENESS_COUNT` numbers a pair). Pairs of a
+COMPARE that carries a byte count: C DISTANCE, S REPORT tells of all of them together, as JSON text.
 
 Only the standard library is imported here: the very same file is mounted into the sandbox and is
 all of Speedtrap that a candidate's process can see.
@@ -85,6 +86,7 @@ class Kind(enum.IntEnum):
     SCORES = 8
     REPORT = 9
     COMPARE = 10
+    DISTANCE = 11
 
 
 MAX_PAYLOAD_BYTES: Final[dict[Kind, int]] = {
@@ -97,7 +99,8 @@ MAX_PAYLOAD_BYTES: Final[dict[Kind, int]] = {
     Kind.END: 0,
     Kind.SCORES: _COUNT.size + MAX_BATCH * LIKENESS_COUNT * _DOUBLE.size,
     Kind.REPORT: MAX_REPORT_BYTES,
-    Kind.COMPARE: 0,
+    Kind.COMPARE: 1,
+    Kind.DISTANCE: 0,
 }
 
 

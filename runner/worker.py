@@ -156,6 +156,10 @@ class Worker:
         """End the worker and everything that it started."""
         self.close()
 
+    def pids(self) -> frozenset[int]:
+        """Process ids of it and all below it, on the host."""
+        return frozenset(one.process.pid for one in processes.family(self._outermost))
+
     @property
     def pid(self) -> int:
         """Process id of the outermost process, on the host."""

@@ -2,6 +2,7 @@ import hashlib
 import math
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from runner import exchange, paths, verify, wire, worker
 from runner.exchange import Gallery, Turn
 from runner.progress import Silent
 from runner.records import (
+    Distances,
     Ending,
     Likeness,
     Phase,
@@ -178,6 +180,7 @@ class FakeJudge:
     def __init__(self, clock=None, score=80.0, step_s=500.0):
         self.clock, self.value, self.step_s = clock or Clock(), score, step_s
         self.seen, self.pairs, self.frozen_then = [], [], []
+        self.counted = 0
         self.frozen = lambda: None
 
     def score(self, prompts, images):
@@ -186,11 +189,16 @@ class FakeJudge:
         self.clock.now_s += self.step_s
         return [self.value + number for number in range(len(images))]
 
-    def compare(self, references, images):
+    def compare(self, references, images, *, counts=False):
+        if counts:
+            self.counted += 1
         self.pairs.append((tag(references), tag(images)))
         self.frozen_then.append(self.frozen())
         self.clock.now_s += self.step_s
         return [ALIKE] * len(images)
+
+    def distances(self):
+        return Distances(images=2 * self.counted, withheld=())
 
 
 def painted(role):
@@ -212,7 +220,8 @@ class Watcher(Silent):
     def __init__(self):
         self.steps, self.done, self.said = 0, 0, []
 
-    def expect(self, steps):
+    def expect(self, steps, done=0):
+        assert done in {0, self.done}
         self.steps = steps
 
     def begin(self, what):
@@ -259,7 +268,7 @@ def run(judge):
     def run_exchange(turns, order="alternate", plan=PLAN, progress=None, judge=judge):
         judge.frozen = lambda: [turn.side.is_frozen for turn in turns]
         exchange.wait_for_imports([turn.side for turn in turns])
-        gallery = Gallery(plan, judge)
+        gallery = Gallery(list(plan), judge)
         return exchange.run(*turns, gallery, order, progress or Silent())
 
     return run_exchange
@@ -506,7 +515,7 @@ def test_images_are_let_go_when_nothing_awaits_them(order, most):
     steps = [(role, place) for role in (B, C) for place in places[role]]
     if order == "alternate":
         steps.sort(key=lambda step: step[1])
-    gallery = Gallery(AUDITED, FakeJudge())
+    gallery = Gallery(list(AUDITED), FakeJudge())
     held, counts = weakref.WeakSet(), []
     for role, place in steps:
         images = Wall(painted(role)(2, place))
@@ -519,7 +528,7 @@ def test_images_are_let_go_when_nothing_awaits_them(order, most):
 
 
 def test_without_other_seeds_images_wait_for_their_twin_alone():
-    gallery = Gallery(PLAN, FakeJudge())
+    gallery = Gallery(list(PLAN), FakeJudge())
     held, counts = weakref.WeakSet(), []
     for place in range(len(PLAN)):
         for role in Role:
@@ -758,3 +767,35 @@ def test_conformance_size_that_is_not_the_expected(contestant):
         caught.value.ending.breach_reason == "image 1 has 2 x 1 pixels, the baseline's have 9 x 9"
     )
     assert caught.value.phase is Phase.TIMED
+
+
+def test_what_comes_after_the_plan_is_asked_for_until_there_is_nothing(stage, judge):
+    turns, _, _ = stage()
+    asked = []
+
+    def more(plan, ours, theirs):
+        asked.append((len(plan), len(ours.counted), len(theirs.counted)))
+        if len(asked) == 3:
+            return ()
+        place = len(plan)
+        audit = planned(100 + place, Purpose.AUDIT)
+        return audit, replace(audit, purpose=Purpose.OTHER_SEED, of=place, seed=7)
+
+    exchange.wait_for_imports([turn.side for turn in turns])
+    watcher = Watcher()
+    found = exchange.run(*turns, Gallery(list(AUDITED), judge, more), "alternate", watcher)
+    assert watcher.done == watcher.steps
+    counted = sum(one.purpose is Purpose.AUDIT for one in AUDITED)
+    assert asked == [(len(AUDITED) + 2 * n, counted + n, counted + n) for n in range(3)]
+    assert len(found.candidate.counted) == len(found.baseline.counted) == counted + 2
+    assert len(found.baseline.batches) == len(AUDITED) + 4
+    assert all(one.other_seed for one in found.candidate.counted[-2:])
+    assert found.distances.images == 2 * (counted + 2)
+
+
+def test_the_plan_does_not_grow_where_whole_sides_are_measured(stage, judge):
+    turns, _, _ = stage()
+    exchange.wait_for_imports([turn.side for turn in turns])
+    gallery = Gallery(list(AUDITED), judge, lambda *_: pytest.fail("the baseline is over"))
+    found = exchange.run(*turns, gallery, "whole", Silent())
+    assert len(found.baseline.batches) == len(AUDITED)

@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -7,10 +8,11 @@ import threading
 import time
 from types import SimpleNamespace
 
+import pynvml
 import pytest
 
 from runner import gpu, paths
-from runner.gpu import Again, Card, Idle, Occupant, Request, Seen, Window
+from runner.gpu import Again, Card, Conditions, Idle, Occupant, Request, Seen, Window
 from runner.records import Phase, SpeedtrapError, Verdict
 
 GIB = 1024**3
@@ -21,12 +23,14 @@ class FakeNvml:
     """Cards as they are told to be; each look takes the next of `moments`, the last one stays.
 
     `busy` are the windows of every card; those that end later than `now_us()` are not known yet.
+    `conditions_now()` is what every card says of itself.
     """
 
-    def __init__(self, *moments, busy=(), now_us=lambda: 2**63):
+    def __init__(self, *moments, busy=(), now_us=lambda: 2**63, conditions_now=Conditions):
         self.moments = list(moments)
         self.busy = list(busy)
         self.now_us = now_us
+        self.conditions_now = conditions_now
 
     def cards(self):
         return list(self.moments.pop(0) if len(self.moments) > 1 else self.moments[0])
@@ -39,16 +43,34 @@ class FakeNvml:
     def windows(self, _uuid, since_us):
         return [one for one in self.busy if since_us < one.to_us <= self.now_us()]
 
+    def conditions(self, _uuid):
+        return self.conditions_now()
+
+    def occupants(self, uuid):
+        return next(one.occupants for one in self.cards() if one.uuid == uuid)
+
 
 class FakePynvml:
     """As much of the module `pynvml` as `PyNvml` uses, with two cards."""
 
     NVMLError = type("NVMLError", (Exception,), {})
     NVMLError_NotFound = type("NVMLError_NotFound", (NVMLError,), {})
+    NVMLError_NotSupported = type("NVMLError_NotSupported", (NVMLError,), {})
+    NVMLError_NoPermission = type("NVMLError_NoPermission", (NVMLError,), {})
+    NVMLError_FunctionNotFound = type("NVMLError_FunctionNotFound", (NVMLError,), {})
     NVML_GPU_UTILIZATION_SAMPLES = 1
+    NVML_CLOCK_SM = 1
+    NVML_CLOCK_MEM = 2
+    NVML_TEMPERATURE_GPU = 0
     __spec__ = None
 
-    def __init__(self, *, driver=True, failing=False, samples=((3000, 7), (1000, 0), (2000, 90))):
+    def __init__(
+        self,
+        *,
+        driver=True,
+        failing=False,
+        samples=((3000, 7), (1000, 0), (2000, 90)),
+    ):
         self.driver, self.failing, self.samples = driver, failing, samples
 
     def nvmlInit(self):  # noqa: N802  (NVML's own names)
@@ -80,7 +102,16 @@ class FakePynvml:
             "nvmlDeviceGetMinorNumber": lambda index: 1 - index,
             "nvmlSystemGetDriverVersion": lambda: "580.1",
             "nvmlDeviceGetUtilizationRates": lambda _: SimpleNamespace(gpu=3),
+            "nvmlDeviceGetClockInfo": lambda _, kind: {1: 1410, 2: 3201}[kind],
+            "nvmlDeviceGetMaxClockInfo": lambda _, kind: {1: 1980}[kind],
+            "nvmlDeviceGetCurrentClocksEventReasons": lambda _: 0x24,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": lambda _: 0x40,
+            "nvmlDeviceGetTemperature": lambda _, sensor: {0: 61}[sensor],
+            "nvmlDeviceGetPowerUsage": lambda _: 512_250,
+            "nvmlDeviceGetTotalEnergyConsumption": lambda _: 2**40 + 1,
         }
+        if name not in answers:
+            raise AttributeError(name)
         return answers[name]
 
 
@@ -197,7 +228,25 @@ def check_windows_are_in_order(nvml):
             assert all(window.to_us > windows[0].to_us for window in later)
 
 
+def check_conditions_are_sane(nvml):
+    for one in nvml.cards():
+        seen = nvml.conditions(one.uuid)
+        told = {
+            name: value for name, value in dataclasses.asdict(seen).items() if value is not None
+        }
+        assert isinstance(told.pop("clock_events", frozenset()), frozenset)
+        assert all(value >= 0 for value in told.values())
+        assert told.get("sm_clock_mhz", 0) <= told.get("max_sm_clock_mhz", 10_000)
+
+
+def check_occupants_are_those_of_the_card(nvml):
+    for one in nvml.cards():
+        assert nvml.occupants(one.uuid) == one.occupants
+
+
 CONFORMANCE = [
+    check_conditions_are_sane,
+    check_occupants_are_those_of_the_card,
     check_used_share_is_a_share,
     check_windows_are_in_order,
     check_answer_is_a_fresh_list,
@@ -262,6 +311,62 @@ def test_pynvml_tells_the_share_of_memory_in_use(monkeypatch):
     assert pynvml_on_fake(monkeypatch).used_share("GPU-1") == 1 / 8
 
 
+def test_pynvml_reads_each_condition(monkeypatch):
+    assert pynvml_on_fake(monkeypatch).conditions("GPU-1") == Conditions(
+        used_bytes=GIB,
+        sm_clock_mhz=1410,
+        max_sm_clock_mhz=1980,
+        memory_clock_mhz=3201,
+        clock_events=frozenset({"sw_power_cap", "sw_thermal_slowdown"}),
+        temperature_c=61,
+        power_w=512.25,
+        energy_j=(2**40 + 1) / 1000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "changes"),
+    [
+        ("nvmlDeviceGetTotalEnergyConsumption", "NotSupported", {"energy_j": None}),
+        ("nvmlDeviceGetPowerUsage", "NoPermission", {"power_w": None}),
+        ("nvmlDeviceGetMaxClockInfo", "NotSupported", {"max_sm_clock_mhz": None}),
+        ("nvmlDeviceGetTemperature", "FunctionNotFound", {"temperature_c": None}),
+        (
+            "nvmlDeviceGetCurrentClocksEventReasons",
+            "FunctionNotFound",
+            {"clock_events": frozenset({"hw_thermal_slowdown"})},
+        ),
+    ],
+)
+def test_what_a_card_does_not_tell_is_not_known(monkeypatch, name, error, changes):
+    whole = pynvml_on_fake(monkeypatch).conditions("GPU-0")
+    fake = FakePynvml()
+
+    def refuse(*_):
+        raise getattr(fake, f"NVMLError_{error}")
+
+    monkeypatch.setattr(fake, name, refuse, raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    assert gpu.PyNvml().conditions("GPU-0") == dataclasses.replace(whole, **changes)
+
+
+def test_clock_events_have_the_bits_that_nvml_gives_them():
+    for bit, name in gpu.CLOCK_EVENTS.items():
+        words = name.title().replace("_", "").replace("ApplicationClocks", "ApplicationsClocks")
+        assert getattr(pynvml, f"nvmlClocksThrottleReason{words}") == bit
+    assert not pynvml.nvmlClocksEventReasonAll & ~sum(gpu.CLOCK_EVENTS)
+
+
+def test_a_clock_event_without_a_name_is_shown_by_its_bits(monkeypatch):
+    fake = FakePynvml()
+    monkeypatch.setattr(
+        fake, "nvmlDeviceGetCurrentClocksEventReasons", lambda _: 0x8004, raising=False
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    seen = gpu.PyNvml().conditions("GPU-0").clock_events
+    assert seen == {"sw_power_cap", "unknown_0x8000"}
+
+
 def test_no_driver_means_no_cards(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", FakePynvml(driver=False, failing=True))
     assert gpu.PyNvml().cards() == []
@@ -270,7 +375,8 @@ def test_no_driver_means_no_cards(monkeypatch):
 def test_failing_nvml_is_our_failure(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", FakePynvml(failing=True))
     nvml = gpu.PyNvml()
-    for call in (nvml.cards, lambda: nvml.used_share("GPU-0"), lambda: nvml.windows("GPU-0", 0)):
+    calls = [nvml.used_share, nvml.conditions, nvml.occupants, lambda uuid: nvml.windows(uuid, 0)]
+    for call in (nvml.cards, *(functools.partial(call, "GPU-0") for call in calls)):
         with pytest.raises(SpeedtrapError, match="GPU is lost; does `nvidia-smi` work"):
             call()
 

@@ -156,6 +156,15 @@ def test_pairs_do_not_mix_and_keep_their_order():
     assert [one.ssim for one in together] == [compare(*pair).ssim for pair in pairs]
 
 
+def test_embeddings_are_handed_on_references_first():
+    sides = [[Image.fromarray(flat(level))] for level in (10, 200)]
+    kept = []
+    assert likeness(*sides, embed, "cpu", lambda *both: kept.extend(both)) == likeness(
+        *sides, embed, "cpu"
+    )
+    assert [one.tolist() for one in kept] == [embed(side).tolist() for side in sides]
+
+
 @pytest.mark.parametrize("height", [1, 2, 5, 10, 11, 12, 20])
 @pytest.mark.parametrize("width", [1, 3, 10, 11, 20])
 def test_images_of_a_few_pixels_can_be_compared(height, width):

@@ -169,10 +169,10 @@ def test_every_promised_name_is_always_there(name, request):
 def test_names_inside_the_sides_and_the_claim(full):
     found = as_json(full)
     for side in ("baseline", "candidate"):
-        assert set(found[side]) == {"time_s", "score", "batches"}
+        assert set(found[side]) == {"time_s", "score", "batches", "cost"}
         assert set(found[side]["batches"][0]) == {
             *("phase", "purpose", "counts", "seed", "time_s", "leftover_s", "scores"),
-            *("same_seed", "other_seed"),
+            *("weather", "marks", "same_seed", "other_seed"),
         }
     assert set(found["claim"]) == {"time_s", "score"}
     assert found["schema_version"] == SCHEMA_VERSION == "1.3"

@@ -586,6 +586,62 @@ def test_more_is_measured_only_where_that_may_tell_more(measured):
     assert not decided(measured(), scores=[80.0] * 7 + [20.0] * 3)
 
 
+def test_a_median_of_the_faster_batches_alone_is_not_credited(measured):
+    pair = with_times(measured(), [0.5, 3.0, 0.5, 3.0, 0.5])
+    found = judged(pair)
+    assert found.speedup == pytest.approx(6.0)
+    assert found.credited_speedup == found.speedup  # of five pairs it may be chance
+    even = measured()
+    many = replace(
+        even,
+        baseline=timed(even.baseline, [3.0] * 40),
+        candidate=timed(even.candidate, [0.5, 3.0, 0.5, 3.0, 0.5] * 8),
+        claim_stdout="60.000000,80.000000\n",
+    )
+    found = judged(many)
+    assert found.speedup == pytest.approx(6.0)
+    assert found.credited_speedup == pytest.approx(2.0)
+    assert found.loss == 0
+
+
+def test_one_burst_of_load_takes_nothing_off_the_credit(measured):
+    found = judged(with_times(measured(), [1.0, 1.0, 40.0, 1.0, 1.0]))
+    assert found.credited_speedup == found.speedup
+
+
+def test_targets_are_not_called_met_from_few_images_where_that_was_looked_for(measured):
+    found = judged(measured(), least_images=11)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "rare bad images do not show in 10" in found.reason
+    assert not decided(measured(), least_images=11)
+    assert decided(measured(), least_images=10)
+    assert decided(measured((4.0, 80.0), (4.0, 80.0)), least_images=11)
+
+
+@pytest.mark.parametrize(
+    ("interval", "suspicious"),
+    [
+        ((-0.05, -0.006), True),
+        ((-0.05, -0.005), False),
+        ((-0.2, 0.01), False),  # far above, and not sure of it
+        ((0.0, 0.01), False),
+        ((0.3, 0.5), False),
+    ],
+)
+def test_a_score_surely_above_the_baselines_is_suspicious(interval, suspicious):
+    found = verify.too_good(interval)
+    assert (found is not None) is suspicious
+    if found:
+        assert "by 0.6% or more" in found
+
+
+def timed(side, times_s):
+    """The side with batches of these seconds that count."""
+    (first,) = side.counted[:1]
+    batches = [first.model_copy(update={"time_s": time_s}) for time_s in times_s]
+    return side.model_copy(update={"batches": (side.batches[0], *batches)})
+
+
 def test_worthless_baseline_is_inconclusive(measured):
     found = judged(measured((4.0, 0.0), (2.0, 0.0)))
     assert found.verdict is Verdict.INCONCLUSIVE
