@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, f
 
 from models import render, scenes
 from models.evaluate import Scorer
-from runner import fidelity, likeness, paths, prompts, verify
+from runner import fidelity, likeness, paths, verify
 from runner.records import Batch, Likeness, Measured, Purpose, Side, Traces, Verdict
 from runner.scorer_process import load_clip
 
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 PACKAGES: Final = ("torch", "diffusers", "DeepCache", "tomesd", "open_clip_torch", "torchmetrics")
 BATCH: Final = 5
 RUN_IMAGES: Final = 45
-"""As many as `bin/score` measures by itself; `prompts.FLOOR_IMAGES` of them have another seed's."""
+"""As many as `bin/score` measures by itself."""
 RUNS: Final = 200
 STEPS: Final = 25
 BASE_SEED: Final = 1000
@@ -603,11 +603,11 @@ def _side(row: Row, chosen: Sequence[int], other: int, time_s: float, *, same_se
             same_seed=tuple(map(_likeness, same)) if same_seed else (),
             other_seed=tuple(map(_likeness, others)),
         )
-        for (_, scores), (_, same), (_, others) in itertools.zip_longest(
+        for (_, scores), (_, same), (_, others) in zip(
             _batches(row.clip, chosen),
             _batches(row.same, chosen),
-            _batches(row.other[other], chosen[: prompts.FLOOR_IMAGES]),
-            fillvalue=(0, ()),
+            _batches(row.other[other], chosen),
+            strict=True,
         )
     ]
     return Side(

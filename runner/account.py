@@ -336,7 +336,7 @@ class Account:
             allow_untied=job.settings.allow_untied,
             has_quality=job.clip.is_meaningful,
             level=level,
-            least_images=verify.SAFE_IMAGES if job.settings.until_decided else 0,
+            least_images=verify.SAFE_IMAGES if self.decider and self.order == "alternate" else 0,
         )
 
     def _circumstances(self) -> Circumstances:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from runner import paths
-from runner.records import SpeedtrapError
+from runner.records import NoPromptsError
 
 if TYPE_CHECKING:
     import random
@@ -53,7 +53,7 @@ def from_prompts(name: str, digest: str, prompts: Sequence[str]) -> Source:
 def draw_distinct(
     source: Source, count: int, avoid: frozenset[str], rng: random.Random
 ) -> list[str]:
-    """Draw `count` prompts, no two alike and none in `avoid`, or raise `SpeedtrapError`."""
+    """Draw `count` prompts, no two alike and none in `avoid`, or raise `NoPromptsError`."""
     found: dict[str, None] = {}
     for _ in range(_TRIES * count):
         if len(found) == count:
@@ -66,7 +66,7 @@ def draw_distinct(
             f"{source.name} has only {len(found)} prompts that are not in the prompt set,"
             f" and {count} audit prompts are needed: use more, or fewer batches (--audit-batches)"
         )
-        raise SpeedtrapError(message)
+        raise NoPromptsError(message)
     return list(found)
 
 

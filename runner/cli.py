@@ -198,7 +198,7 @@ def place_settings(options: dict[str, Any]) -> dict[str, Any]:
     default=600.0,
     show_default=True,
     metavar="SECONDS",
-    help="Of measuring, with --until-decided.",
+    help="Of both sides' batches, at the baseline's pace, with --until-decided.",
 )
 @click.option(
     "--audit-batches",

@@ -6,18 +6,18 @@ and since these parts add up to 5 %, the chance that the interval of any look le
 out is at most that, however many looks there are and however they depend on one another (Boole's
 inequality). It is alpha spending (Lan and DeMets, Biometrika 70, 1983) without the joint
 distribution, which costs some images and assumes nothing. The number of batches grows by half from
-look to look, so that a thousand images are a dozen looks.
+look to look, so that a thousand images are nine looks. How many batches a look adds, and when the
+budget is spent, follows from the baseline's seconds alone: no candidate chooses when it ends.
 `benchmarks/calibration.py` shows by simulation that the error holds.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from runner.records import Decision, Purpose, SpeedtrapError
+from runner.records import Decision, NoPromptsError, Purpose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ERROR: Final = 0.05
 LOOK_GROWTH: Final = 0.5
+TURNS_A_BATCH: Final = 2
 MAX_BATCHES: Final = 20_000
 """All images that count are kept in the scorer's and the controller's figures."""
 
@@ -41,7 +42,8 @@ class Decider:
     """Asked after all planned batches, and again after those that it ordered.
 
     `is_decided` tells, of both sides' records and a level, whether all targets are clearly met or
-    one clearly missed. `budget_s` runs from the making of this object.
+    one clearly missed. `budget_s` are seconds of both sides' batches, the candidate's taken to be
+    as long as the baseline's.
     """
 
     further: Further
@@ -49,7 +51,6 @@ class Decider:
     budget_s: float
     looks: int = 0
     ended: str = ""
-    _start_s: float = field(default_factory=time.monotonic)
 
     def __call__(
         self, plan: Sequence[PlannedBatch], baseline: Side, candidate: Side
@@ -59,22 +60,23 @@ class Decider:
         if self.is_decided(baseline, candidate, level(self.looks)):
             self.ended = "decided"
             return ()
-        done = sum(batch.purpose is Purpose.AUDIT for batch in candidate.batches)
-        wanted = min(math.ceil(done * LOOK_GROWTH), self._affordable(candidate), MAX_BATCHES - done)
-        if wanted < 1:
-            self.ended = "budget"
-            return ()
-        try:
-            return self.further.batches(plan, wanted)
-        except SpeedtrapError:  # there are not so many prompts that were not used
-            self.ended = "prompts"
-            return ()
+        done = sum(batch.purpose is Purpose.AUDIT for batch in baseline.batches)
+        wanted = min(math.ceil(done * LOOK_GROWTH), self._affordable(baseline), MAX_BATCHES - done)
+        self.ended = "budget"
+        while wanted > 0:
+            try:
+                return self.further.batches(plan, wanted)
+            except NoPromptsError:
+                self.ended = "prompts"
+                wanted //= 2
+        return ()
 
     def decision(self) -> Decision:
         """What it came to, for the result."""
         return Decision(looks=self.looks, ended=self.ended, budget_s=self.budget_s)
 
-    def _affordable(self, candidate: Side) -> int:
-        """Pairs of batches that fit into what is left of the budget, by those so far."""
-        elapsed_s = time.monotonic() - self._start_s
-        return int((self.budget_s - elapsed_s) / (elapsed_s / len(candidate.batches)))
+    def _affordable(self, baseline: Side) -> int:
+        """Batches that fit into what is left of the budget, at the baseline's pace."""
+        times_s = [batch.time_s for batch in baseline.batches]
+        share = TURNS_A_BATCH * math.fsum(times_s) / len(times_s)
+        return int((self.budget_s - TURNS_A_BATCH * math.fsum(times_s)) / share)

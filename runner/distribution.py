@@ -269,6 +269,8 @@ class Lpips:
         if len(self._distances) < 2:  # noqa: PLR2004  (one has no deviation)
             return Withheld("LPIPS needs two images of each side")
         error = statistics.stdev(self._distances) / math.sqrt(len(self._distances))
+        if not math.isfinite(error):
+            return Withheld("LPIPS came to no number")
         return Mean(statistics.fmean(self._distances), error)
 
     def _prepared(self, image: Image) -> torch.Tensor:

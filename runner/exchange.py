@@ -441,10 +441,11 @@ def _alternate(baseline: Turn, candidate: Turn, gallery: Gallery, progress: Prog
         progress.begin(f"loading the {turn.side.role}")
         turn.load()
         progress.advance()
-    place = 0
+    place = pairs = 0
     while place < len(gallery.plan):
-        for turn in _abba(baseline, candidate, place):
+        for turn in _abba(baseline, candidate, pairs):
             _take(turn, place, baseline.size_px, gallery, progress)
+        pairs += gallery.plan[place].for_candidate
         place += 1
         if place == len(gallery.plan) and gallery.more is not None:
             done = _steps(gallery.plan)

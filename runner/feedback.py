@@ -247,8 +247,21 @@ REMEDIES: Final = (
     ),
     (
         Verdict.INCONCLUSIVE,
-        r"",
+        r"cannot tell yet",
+        (
+            "Too few images to decide. Be clearly faster, lose clearly less quality, or have more"
+            " images measured (--until-decided)."
+        ),
+    ),
+    (
+        Verdict.INCONCLUSIVE,
+        r"CLIP score of 0",
         "Nothing to change in the candidate: the baseline's images have no score.",
+    ),
+    (
+        Verdict.INCONCLUSIVE,
+        r"",
+        "Nothing to change in the candidate: have it measured again as the reason says.",
     ),
     (
         Verdict.CRASHED,

@@ -70,26 +70,22 @@ def judge(measured: Measured) -> Fidelity | None:
     between = _likenesses(measured.baseline, "other_seed")
     same = _likenesses(measured.candidate, "same_seed")
     other = _likenesses(measured.candidate, "other_seed")
-    held = [
-        one for batch in measured.candidate.counted if batch.other_seed for one in batch.same_seed
-    ]
     if len(between) < _PAIRS_NEEDED or ignores_seed(measured):
         return None
     floors = {name: _floor(name, between, same) for name in MEASURES}
-    tie_t = _one_sample_t([_way_gone(a, b) for a, b in zip(held, other, strict=True)])
-    nearness = closeness(held, other)
-    tied = sum(is_tied(a, b) for a, b in zip(held, other, strict=True))
+    tie_t = _one_sample_t([_way_gone(a, b) for a, b in zip(same, other, strict=True)])
+    nearness = closeness(same, other)
+    tied = sum(is_tied(a, b) for a, b in zip(same, other, strict=True))
     return Fidelity(
         **floors,
         images=len(same),
-        compared_images=len(held),
         discarded=sum(not one for one in keeps(floors, same)),
         below=tuple(name for name, floor in floors.items() if floor.seen < floor.at_least),
         tie_t=tie_t,
         tied_images=tied,
         closeness=nearness,
         tied=tie_t >= TIE_T and nearness >= CLOSENESS,
-        credit=credit(tied / len(held)),
+        credit=credit(tied / len(same)),
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import random
 import re
@@ -28,11 +27,7 @@ WARMUP_BATCHES: Final = 1
 AUDIT_TIMES: Final = 3
 """Audit batches for each fixed one: for 15 fixed prompts in batches of 5 that is nine pairs, enough
 for an interval of their median that one disturbed pair on either side does not widen."""
-FLOOR_IMAGES: Final = 15
-"""Of which the baseline makes another seed's image too: enough for floors, and for the tie."""
-FLOOR_SHARE: Final = 1 / 3
-"""The same of batches that are added: a candidate that knows that it is past the plan must not know
-which of its images are held against another seed's."""
+LEAST_AUDIT_BATCHES: Final = 9
 TINY_SD: Final = "speedtrap/tiny-sd"
 _COCO = re.compile(r"coco:(?P<count>[1-9][0-9]{0,5})(?:@(?P<dataset>.+))?")
 MAX_BATCH_BYTES: Final = 128 * 1024
@@ -192,8 +187,8 @@ def with_audit(
     """Mix `count` audit batches among the timed ones of `fixed`, by the secret `seed`.
 
     Without a `count`, there are `AUDIT_TIMES` as many as fixed ones. After all of them comes one
-    audit batch once more, and with `has_floors` the baseline gets some of the batches that count
-    with another seed (`FLOOR_IMAGES`): audit batches, or without any the fixed ones.
+    audit batch once more, and with `has_floors` the baseline gets every batch that counts with
+    another seed: the audit batches, or without any the fixed ones.
     """
     warm_up = [batch for batch in fixed if not batch.timed]
     timed = [batch for batch in fixed if batch.timed]
@@ -207,23 +202,17 @@ def with_audit(
     if audit:
         again = rng.choice(places)
         plan.append(replace(plan[again], purpose=Purpose.REPEAT, of=again))
-    held = min(len(places), math.ceil(FLOOR_IMAGES / len(plan[0].prompts)))
     if has_floors:
-        plan += _other_seeds(plan, rng.sample(places, held), rng)
+        plan += [_other_seed(plan[place], place, rng) for place in places]
     return _bounded(plan)
 
 
-def _other_seeds(
-    plan: Sequence[PlannedBatch], places: Iterable[int], rng: random.Random
-) -> list[PlannedBatch]:
-    return [
-        replace(plan[place], purpose=Purpose.OTHER_SEED, of=place, seed=_secret_seed(rng))
-        for place in sorted(places)
-    ]
+def _other_seed(batch: PlannedBatch, place: int, rng: random.Random) -> PlannedBatch:
+    return replace(batch, purpose=Purpose.OTHER_SEED, of=place, seed=_secret_seed(rng))
 
 
 def _default_count(timed: Sequence[PlannedBatch]) -> int:
-    return AUDIT_TIMES * len(timed)
+    return max(LEAST_AUDIT_BATCHES, AUDIT_TIMES * len(timed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,18 +235,20 @@ class Further:
         return cls(source, len(plan[0].prompts), known, rng, has_floors)
 
     def batches(self, plan: Sequence[PlannedBatch], count: int) -> tuple[PlannedBatch, ...]:
-        """`count` batches to add to `plan`, and some of them once more with another seed.
+        """`count` batches to add to `plan`, each followed by itself with another seed.
 
-        Raises `SpeedtrapError` where there are not so many prompts left.
+        Images are not kept for long that way. Raises `NoPromptsError`, with no prompt used up,
+        where there are not so many left.
         """
         drawn = captions.draw_distinct(
             self.source, count * self.size, frozenset(self.known), self.rng
         )
         self.known.update(drawn)
-        longer = [*plan, *_cut(drawn, self.size, self.rng)]
-        places = range(len(plan), len(longer))
-        held = math.ceil(FLOOR_SHARE * count) if self.has_floors else 0
-        longer += _other_seeds(longer, self.rng.sample(places, held), self.rng)
+        longer = list(plan)
+        for batch in _cut(drawn, self.size, self.rng):
+            longer.append(batch)
+            if self.has_floors:
+                longer.append(_other_seed(batch, len(longer) - 1, self.rng))
         return _bounded(longer[len(plan) :])
 
 

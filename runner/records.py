@@ -25,6 +25,10 @@ class SpeedtrapError(Exception):
     """We failed, not the candidate: exit code 2. The message says what to do about it."""
 
 
+class NoPromptsError(SpeedtrapError):
+    """There are not so many prompts that were not used yet."""
+
+
 class ScorerError(SpeedtrapError):
     """The scorer failed: our failure, unless a candidate left it no memory."""
 
@@ -516,7 +520,6 @@ class Fidelity(Record):
     ssim: Floor
     clip_cosine: Floor
     images: int
-    compared_images: int = Field(description="images that were also held against another seed's")
     discarded: int = Field(description="images whose CLIP score counts as 0")
     below: tuple[str, ...] = Field(description="measures whose mean is below the floor")
     tie_t: float = Field(
@@ -615,9 +618,9 @@ class Decision(Record):
 
     looks: int = Field(ge=0, description="times that the numbers were looked at")
     ended: Literal["decided", "budget", "prompts"] = Field(
-        description="targets decided, time spent, or no unused prompts left"
+        description="nothing left that more images could decide, budget spent, or no unused prompts"
     )
-    budget_s: float
+    budget_s: float = Field(description="seconds, at the baseline's pace")
 
 
 Ends = tuple[float, float]

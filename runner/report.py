@@ -117,7 +117,7 @@ def _numbers(result: Result) -> Iterator[tuple[str, str]]:
     yield "loss", "not measured" if result.loss is None else f"{result.loss:.4f}{ends}"
     if result.confidence is not None and result.speedup_ci is not None:
         looks = f", at look {result.decision.looks}" if result.decision else ""
-        yield "intervals", f"{result.confidence:.1%} each{looks}"
+        yield "intervals", f"{100 * result.confidence:.4g}% each{looks}"
 
 
 def _ends(interval: tuple[float, float] | None, form: str) -> str:
@@ -171,6 +171,4 @@ def _fidelity(fidelity: Fidelity) -> str:
     psnr, ssim, cosine = fidelity.psnr_db, fidelity.ssim, fidelity.clip_cosine
     seen = f"PSNR {psnr.seen:.1f} dB, SSIM {ssim.seen:.3f}, CLIP {cosine.seen:.3f}"
     floor = f"{psnr.at_least:.1f}, {ssim.at_least:.3f}, {cosine.at_least:.3f}"
-    return (
-        f"{seen}   floors {floor}; {fidelity.tied_images} of {fidelity.compared_images} images tied"
-    )
+    return f"{seen}   floors {floor}; {fidelity.tied_images} of {fidelity.images} images tied"

@@ -43,6 +43,7 @@ number, so the tolerance may be wide; it has to tell a different clock from a sl
 CLAIM_SCORE: Final = 1e-3
 """The script prints the mean of scores that it was sent: only rounding may differ."""
 
+LEFT_IN_BATCHES: Final = 20
 LEFT_BY_BASELINE_S: Final = 0.5
 """A baseline gains nothing by work after its images. NVML's windows last 0.02 to 0.2 s."""
 
@@ -54,7 +55,7 @@ EVEN_SHARE: Final = 0.95
 SAFE_IMAGES: Final = 200
 """A good method spoils one image in forty: fewer hold too few of them for an interval to know, and
 who goes on until it looks good stops where there were none. See docs/method.md."""
-MORE: Final = "measure more prompts: --until-decided, or --audit-batches N"
+MORE: Final = "measure more prompts: --until-decided, a longer --budget, or --audit-batches N"
 ROUNDING: Final = 1e-9
 """A target is reached exactly at it; 1 - 98/100 is not quite 0.02 in binary."""
 _EXTENSIONS = re.compile(r"^Extension modules: .*$", re.MULTILINE)
@@ -146,11 +147,12 @@ def _speed(evidence: Evidence) -> Estimate:
 def _credited(evidence: Evidence, speed: Estimate) -> Estimate:
     """The speedup that counts: of tied images, and not of the faster half of the batches alone.
 
-    A median does not see what the slower half is like, and the quality is a mean over all of them.
-    So where all batches together are faster by less than the median beyond noise, that counts.
+    A median does not see how slow the slower half is, and the quality is a mean over all of them:
+    seconds that were spent in any batch have to cost something. So where all batches together are
+    faster by less than the median, that counts, whether by intent or by a burst of load.
     """
     total = estimate.total_speedup(*_seconds(evidence.measured), evidence.level)
-    is_uneven = total.high is not None and total.high < EVEN_SHARE * speed.value
+    is_uneven = total.value < EVEN_SHARE * speed.value
     return (total if is_uneven else speed).times(_credit(evidence))
 
 
@@ -214,8 +216,9 @@ def _refusal(claim: Claim | None, evidence: Evidence) -> tuple[Verdict, str] | N
         return Verdict.TAMPERED, problem
     if evidence.audit and evidence.audit.suspicion:
         return Verdict.TAMPERED, evidence.audit.suspicion
-    left_s = math.fsum(batch.leftover_s for batch in evidence.measured.baseline.batches)
-    if left_s > LEFT_BY_BASELINE_S:
+    batches = evidence.measured.baseline.batches
+    left_s = math.fsum(batch.leftover_s for batch in batches)
+    if left_s > LEFT_BY_BASELINE_S * max(1, len(batches) / LEFT_IN_BATCHES):
         reason = (
             f"the GPU worked {left_s:.1f} s after the baseline's batches: for the candidate, or for"
             " somebody else. Measure again on a quiet card"
@@ -261,10 +264,11 @@ def _uncredited(speedup: float, credited: float, evidence: Evidence) -> str:
     if credited >= speedup:
         return ""
     fidelity = evidence.fidelity
-    if fidelity is None or fidelity.tied_images == fidelity.compared_images:
+    is_tied = fidelity is None or fidelity.tied_images == fidelity.images
+    if fidelity is None or is_tied or evidence.allow_untied:
         return f": {speedup:.2f} is the median, but all batches together were faster by less"
     return (
-        f": {speedup:.2f} were measured, but of {fidelity.compared_images} images only"
+        f": {speedup:.2f} were measured, but of {fidelity.images} images only"
         f" {fidelity.tied_images} are more like the baseline's of their seed than like another's"
     )
 

@@ -546,7 +546,7 @@ def why_again(baseline: Weather, candidate: Weather, limits: Limits) -> tuple[st
 def before(nvml: Nvml, device: Device, host: Host | None = None) -> tuple[str, ...]:
     """What is wrong with the machine before anything of ours runs on `device`; takes 0.3 s.
 
-    Raises `SpeedtrapError` when NVML fails.
+    Where NVML does not tell, from the host alone.
     """
     host = host or Host()
     station = Station(nvml, device, host)
@@ -554,8 +554,6 @@ def before(nvml: Nvml, device: Device, host: Host | None = None) -> tuple[str, .
     start_s = time.monotonic()
     time.sleep(BEFORE_S)
     weather = station.between(start_s, time.monotonic())
-    if station.blind_because:
-        raise SpeedtrapError(station.blind_because)
     return marks(weather, Limits.of(device, len(host.cores)))
 
 

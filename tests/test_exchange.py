@@ -770,7 +770,7 @@ def test_conformance_size_that_is_not_the_expected(contestant):
 
 
 def test_what_comes_after_the_plan_is_asked_for_until_there_is_nothing(stage, judge):
-    turns, _, _ = stage()
+    turns, log, _ = stage()
     asked = []
 
     def more(plan, ours, theirs):
@@ -790,6 +790,8 @@ def test_what_comes_after_the_plan_is_asked_for_until_there_is_nothing(stage, ju
     assert len(found.candidate.counted) == len(found.baseline.counted) == counted + 2
     assert len(found.baseline.batches) == len(AUDITED) + 4
     assert all(one.other_seed for one in found.candidate.counted[-2:])
+    tail = only(log, Kind.BATCH)[-6:]
+    assert tail in ([B, C, B, C, B, B], [C, B, B, B, C, B])  # who begins goes on changing
     assert found.distances.images == 2 * (counted + 2)
 
 

@@ -169,15 +169,16 @@ def test_repeat_and_other_seeds_refer_to_their_batches(batches, count, seed):
         Purpose.FIXED: batches,
         Purpose.AUDIT: count,
         Purpose.REPEAT: min(1, count),
-        Purpose.OTHER_SEED: min(count or batches, 3),  # of 5 images each
+        Purpose.OTHER_SEED: count or batches,
     }
     for batch in of(plan, Purpose.REPEAT):
         again = plan[batch.of]
         assert again.purpose is Purpose.AUDIT
         assert (batch.seed, batch.prompts) == (again.seed, again.prompts)
     others = of(plan, Purpose.OTHER_SEED)
-    assert all(plan[batch.of].purpose is counting for batch in others)
-    assert len({batch.of for batch in others}) == len(others)
+    assert [batch.of for batch in others] == [
+        place for place, batch in enumerate(plan) if batch.purpose is counting
+    ]
     for batch in others:
         assert batch.prompts == plan[batch.of].prompts
         assert batch.seed != plan[batch.of].seed
@@ -217,8 +218,9 @@ def test_two_secret_seeds_share_no_prompt_and_no_seed():
     assert not {batch.seed for batch in one} & {batch.seed for batch in other}
 
 
-def test_there_are_three_audit_batches_for_each_fixed_one_unless_said():
+def test_there_are_three_audit_batches_for_each_fixed_one_and_at_least_nine_unless_said():
     assert sizes(prompts.with_audit(fixed_plan(4), FRESH, None, 1))[Purpose.AUDIT] == 12
+    assert sizes(prompts.with_audit(fixed_plan(1), FRESH, None, 1))[Purpose.AUDIT] == 9
     assert sizes(prompts.with_audit(fixed_plan(4), FRESH, 1, 1))[Purpose.AUDIT] == 1
 
 

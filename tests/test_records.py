@@ -107,7 +107,6 @@ FIDELITY = Fidelity(
     ssim=FLOOR,
     clip_cosine=FLOOR,
     images=15,
-    compared_images=15,
     discarded=0,
     below=(),
     tie_t=7.0,

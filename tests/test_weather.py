@@ -409,10 +409,9 @@ def test_where_nvml_fails_the_host_is_still_looked_at(clock, proc):
     assert (told.looks, told.foreign_cores) == (0, 0.5)
 
 
-def test_before_a_run_nvml_must_work(clock, proc):
+def test_before_a_run_a_card_that_does_not_tell_is_no_reason_to_fail(clock, proc):
     proc.set()
-    with pytest.raises(SpeedtrapError, match="GPU is lost"):
-        weather.before(FailingNvml([card()]), CUDA, proc.host())
+    assert weather.before(FailingNvml([card()]), CUDA, proc.host()) == ()
     assert clock.now_s <= 100.3
 
 
