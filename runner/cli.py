@@ -247,6 +247,14 @@ def place_settings(options: dict[str, Any]) -> dict[str, Any]:
     metavar="FOLDER",
     help="Keep scripts, images and logs of both sides in a new folder.",
 )
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Whole runs, each with fresh processes and prompts: mean, deviation and interval.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.option("--feedback", is_flag=True, help="Print only what helps the author of CANDIDATE.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
@@ -261,7 +269,7 @@ def place_settings(options: dict[str, Any]) -> dict[str, Any]:
 def command(**options: Any) -> int:  # noqa: ANN401  (click's own)
     """Score one candidate, or write what was asked for instead."""
     if options["schema"]:
-        click.echo(json.dumps(Result.model_json_schema(mode="serialization"), indent=2))
+        click.echo(_schema(options["repeat"]))
         return EXIT_PASSED
     if options["doctor"]:
         return _doctor(options)
@@ -274,7 +282,18 @@ def command(**options: Any) -> int:  # noqa: ANN401  (click's own)
     if options["as_json"] and options["feedback"]:
         message = "--json and --feedback exclude each other"
         raise click.UsageError(message)
-    return _score(_settings(options), options)
+    if options["repeat"] > 1 and options["feedback"]:
+        message = "--repeat and --feedback exclude each other"
+        raise click.UsageError(message)
+    score = _score if options["repeat"] == 1 else _score_again
+    return score(_settings(options), options)
+
+
+def _schema(count: int) -> str:
+    from runner.repeat import Repeated  # deferred: what --help does not need
+
+    model = Result if count == 1 else Repeated
+    return json.dumps(model.model_json_schema(mode="serialization"), indent=2)
 
 
 def _settings(options: dict[str, Any]) -> Settings:
@@ -316,6 +335,19 @@ def _score(settings: Settings, options: dict[str, Any]) -> int:
     else:
         report.show(result, sys.stdout)
     return EXIT_PASSED if result.passed else EXIT_NOT_PASSED
+
+
+def _score_again(settings: Settings, options: dict[str, Any]) -> int:
+    from runner import progress, report  # deferred: what --help does not need
+    from runner.repeat import repeat
+
+    with progress.for_terminal(quiet=options["quiet"]) as display:
+        repeated = repeat(settings, options["repeat"], display)
+    if options["as_json"]:
+        click.echo(json_text(repeated.model_dump(mode="json")))
+    else:
+        report.show_again(repeated, sys.stdout)
+    return EXIT_PASSED if repeated.passed else EXIT_NOT_PASSED
 
 
 def _doctor(options: dict[str, Any]) -> int:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from runner.records import ConfigMatch, Cost, Distances, Fidelity, Part, Result
+    from runner.repeat import Repeated
 
 TRACEBACK_LINES: Final = 12
 _MAX_TRACEBACK_CHARS: Final = 500
@@ -32,6 +33,29 @@ def show(result: Result, file: TextIO) -> None:
         last = result.failure.traceback.rstrip().splitlines()[-TRACEBACK_LINES:]
         console.print()
         console.print(_quoted(last))
+
+
+def show_again(repeated: Repeated, file: TextIO) -> None:
+    """Write what several whole runs come to, and a line for each of them."""
+    console_for(file).print(grid(rows_again(repeated)))
+
+
+def rows_again(repeated: Repeated) -> Iterator[tuple[str, str]]:
+    """Name and value of each line of the table of several runs."""
+    yield "verdict", f"{repeated.verdict}{' (passed)' if repeated.passed else ''}"
+    if repeated.reason:
+        yield "reason", repeated.reason
+    for name, spread, form in (
+        ("credited speedup", repeated.credited_speedup, ".3f"),
+        ("quality loss", repeated.quality_loss, ".2%"),
+        ("loss", repeated.loss, ".4f"),
+    ):
+        if spread is not None:
+            ends = _ends((spread.low, spread.high), form)
+            yield name, f"{spread.mean:{form}}{ends}   deviation {spread.sd:{form}}"
+    for number, result in enumerate(repeated.runs, start=1):
+        told = [str(result.verdict), *(f"{name} {value}" for name, value in _numbers(result))]
+        yield f"run {number}", "; ".join(told)
 
 
 def _quoted(lines: Iterable[str]) -> Table:
