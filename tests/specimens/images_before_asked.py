@@ -2,11 +2,9 @@
 
 Family: D
 Member: own
-Strategy: Sends its images together with the request for the batch, so that no time passes.
+Strategy: Sends its images together with the request for the batch, so that no time passes; where it is stopped in between, they are blank answers to prompts that it did not read.
 Work: not done
-Expected: tampered
-Phase: warm-up
-Reason: before
+Expected: tampered|crashed|bad_output
 """
 # fmt: off
 
