@@ -316,8 +316,11 @@ class Account:
     def _evidence(self, measured: Measured, level: float) -> Evidence:
         """What comes of comparing batches and images."""
         job = self.job
+        evidence = self._of_images(measured, level)
+        if evidence.has_quality and evidence.fidelity is None and evidence.allow_untied:
+            self.warnings.append(_NO_FIDELITY)
         return replace(
-            self._of_images(measured, level),
+            evidence,
             audit=audit.judge(measured, job.audit_seed, job.audit_source),
             duplicates=fidelities.duplicates(measured),
         )
@@ -326,9 +329,6 @@ class Account:
         """What comes of comparing images. Random CLIP weights say nothing of them."""
         job = self.job
         fidelity = fidelities.judge(measured) if job.clip.is_meaningful else None
-        needs_floor = job.clip.is_meaningful and job.settings.allow_untied
-        if needs_floor and fidelity is None and _NO_FIDELITY not in self.warnings:
-            self.warnings.append(_NO_FIDELITY)
         return Evidence(
             measured,
             scores=fidelities.scores(measured, fidelity),
@@ -413,18 +413,14 @@ def settle(judgement: Judgement, job: Job, readings: Readings, *, on_cuda: bool)
     if judgement.verdict is Verdict.TAMPERED:
         return judgement
     if reason := "; ".join(_unlike_truth(job, readings.candidate, on_cuda=on_cuda)):
-        return replace(
-            judgement, verdict=Verdict.CONFIG_MISMATCH, reason=reason, loss=None, loss_ci=None
-        )
+        return judgement.without_loss(Verdict.CONFIG_MISMATCH, reason)
     is_settled = judgement.verdict in {Verdict.OK, Verdict.SPEEDUP_TARGET_NOT_MET}
     if is_settled and (fields := _unlike_text(job, readings, on_cuda=on_cuda)):
         reason = (
             "the baseline was made from the candidate's text, but the running pipelines differ in"
             f" {', '.join(fields)}; name a baseline with --baseline"
         )
-        return replace(
-            judgement, verdict=Verdict.INCONCLUSIVE, reason=reason, loss=None, loss_ci=None
-        )
+        return judgement.without_loss(Verdict.INCONCLUSIVE, reason)
     return judgement
 
 

@@ -115,14 +115,22 @@ class _Shape:
 
 def read_stat(pid: int) -> Stat | None:
     """Describe a process as it is now; None when there is none."""
-    content = _read(f"/proc/{pid}/stat")
+    found = parse_stat(read_file(f"/proc/{pid}/stat"))
+    if found is None:
+        return None
+    process, name, fields = found
+    told = name.decode(errors="replace")
+    return Stat(process, told, fields[0].decode(), int(fields[1]), int(fields[17]))
+
+
+def parse_stat(content: bytes) -> tuple[Process, bytes, list[bytes]] | None:
+    """Who it is, its name, and its fields from the state on (the 3rd); None for no process."""
     head, parenthesis, rest = content.rpartition(b") ")
     fields = rest.split()
     if not parenthesis or len(fields) < 20:  # noqa: PLR2004  (up to starttime, the 22nd of stat)
         return None
-    name = head.partition(b" (")[2].decode(errors="replace")
-    started = Process(pid, int(fields[19]))
-    return Stat(started, name, fields[0].decode(), int(fields[1]), int(fields[17]))
+    pid, _, name = head.partition(b" (")
+    return Process(int(pid), int(fields[19])), name, fields
 
 
 def identify(pid: int) -> Process:
@@ -240,7 +248,7 @@ def _shapes(processes: Iterable[Process]) -> set[_Shape | None]:
 
 def _shape(process: Process) -> _Shape | None:
     pid = process.pid
-    ran = tuple((task, _read(f"/proc/{pid}/task/{task}/schedstat")) for task in _tasks(pid))
+    ran = tuple((task, read_file(f"/proc/{pid}/task/{task}/schedstat")) for task in _tasks(pid))
     now = read_stat(pid)
     if now is None or now.process != process or now.state not in _STOPPED | _ENDED | {_ASLEEP}:
         return None
@@ -268,7 +276,7 @@ def _children(pid: int) -> list[int]:
     """Children of all threads of a process."""
     found: list[int] = []
     for task in _tasks(pid):
-        found += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
+        found += map(int, read_file(f"/proc/{pid}/task/{task}/children").split())
     return found
 
 
@@ -296,12 +304,12 @@ def _tasks(pid: int) -> list[str]:
 
 def _thread_state(pid: int, task: str) -> str:
     """State letter of one thread; that of an ended one if it is gone."""
-    _, _, rest = _read(f"/proc/{pid}/task/{task}/stat").rpartition(b") ")
+    _, _, rest = read_file(f"/proc/{pid}/task/{task}/stat").rpartition(b") ")
     return rest[:1].decode() or "X"
 
 
-def _read(path: str) -> bytes:
-    """Content of a file of /proc; empty when its process has gone."""
+def read_file(path: str | Path) -> bytes:
+    """Content of a file of /proc; empty when it is not there, or its process has gone."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

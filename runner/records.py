@@ -7,7 +7,7 @@ missing value is None (null in JSON) and never a number.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
@@ -740,3 +740,7 @@ class Judgement:
     loss: float | None = None
     loss_ci: Ends | None = None
     claim: Claim | None = None
+
+    def without_loss(self, verdict: Verdict, reason: str) -> Judgement:
+        """Another verdict, for numbers that no loss may be made from."""
+        return replace(self, verdict=verdict, reason=reason, loss=None, loss_ci=None)

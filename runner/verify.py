@@ -295,16 +295,14 @@ def _untied(judgement: Judgement, fidelity: Fidelity | None) -> Judgement:
             " or too few are made. Have the baseline draw its noise from the global generator, and"
             " make at least two images; or accept any with --allow-untied"
         )
-        return replace(
-            judgement, verdict=Verdict.INCONCLUSIVE, reason=reason, loss=None, loss_ci=None
-        )
+        return judgement.without_loss(Verdict.INCONCLUSIVE, reason)
     reason = (
         "the images are no more like the baseline's of the same seed than like those of another:"
         " nothing shows that they come from the pipeline. Draw noise as the baseline does (global"
         " generator, one draw for the batch, a sampler that adds none); where the task allows"
         " another way, score with --allow-untied"
     )
-    return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=reason, loss=None, loss_ci=None)
+    return judgement.without_loss(Verdict.INCONCLUSIVE, reason)
 
 
 def read_claim(stdout: str) -> Claim | None:

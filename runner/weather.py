@@ -44,13 +44,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
 
 from runner import gpu, processes
-from runner.processes import Process
 from runner.records import Cost, SpeedtrapError, Weather
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from runner.gpu import Conditions, Nvml, Occupant
+    from runner.processes import Process
     from runner.records import Device
 
 PERIOD_S: Final = 0.2
@@ -216,13 +216,13 @@ class Host:
     def look(self, pids: Iterable[int]) -> HostLook | None:
         """Read the counters, those of `pids` as ours; None where the host does not show them."""
         at_s = time.monotonic()
-        ticks = read_cores(_read(self.proc / "stat"), self.cores)
-        found = (read_times(_read(self.proc / str(pid) / "stat")) for pid in pids)
+        ticks = read_cores(processes.read_file(self.proc / "stat"), self.cores)
+        found = (read_times(processes.read_file(self.proc / str(pid) / "stat")) for pid in pids)
         ours_s = self._tally.add(dict(one for one in found if one is not None))
         if ticks is None:
             return None
         busy_s, steal_s = ticks
-        load = _read(self.proc / "loadavg").split()
+        load = processes.read_file(self.proc / "loadavg").split()
         return HostLook(at_s, busy_s, steal_s, ours_s, float(load[0]) if load else 0.0)
 
 
@@ -247,16 +247,12 @@ def read_cores(stat: bytes, cores: Collection[int]) -> tuple[float, float] | Non
 
 
 def read_times(stat: bytes) -> tuple[Process, Times] | None:
-    """Who it is, and its processor times, from the text of /proc/PID/stat; None for no process.
-
-    A process's name may hold any character: fields are counted from the last parenthesis.
-    """
-    head, parenthesis, rest = stat.rpartition(b") ")
-    fields = rest.split()
-    if not parenthesis or len(fields) < 20:  # noqa: PLR2004  (up to starttime, the 22nd of stat)
+    """Who it is, and its processor times, from the text of /proc/PID/stat; None for no process."""
+    found = processes.parse_stat(stat)
+    if found is None:
         return None
+    process, _, fields = found
     user, system, reaped_user, reaped_system = (int(one) / _TICKS_PER_S for one in fields[11:15])
-    process = Process(int(head.partition(b" ")[0]), int(fields[19]))
     return process, Times(user + system, reaped_user + reaped_system)
 
 
@@ -322,8 +318,8 @@ class Station:
         span = Span(start_s, end_s)
         seen = [look.seen for look in span.telling(cards)]
         energy_j = _energy_j(span, cards)
-        power_w = [one.power_w for one in seen if one.power_w is not None]
-        clocks_mhz = [one.sm_clock_mhz for one in seen if one.sm_clock_mhz is not None]
+        power_w = _known(one.power_w for one in seen)
+        clocks_mhz = _known(one.sm_clock_mhz for one in seen)
         foreign_cores, steal_cores = _load(span, hosts)
         free_cores = len(self._host.cores) - (foreign_cores or 0.0) - (steal_cores or 0.0)
         return Weather(
@@ -626,11 +622,3 @@ def _of_the_host(weather: Weather, limits: Limits) -> Iterator[str]:
             f"the hypervisor gave {steal_cores:.1f} of {limits.cores} cores to others: measure on a"
             " machine of your own, or again at another time"
         )
-
-
-def _read(path: Path) -> bytes:
-    """Content of a file of /proc; empty when it is not there, or its process has gone."""
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""

@@ -43,6 +43,17 @@ class Image:
 }
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """On a busy host, threads that spin for each other take minutes."""
+    import torch  # few tests need it, and it takes seconds
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def write(tmp_path):
     """Write text or bytes to a file of a given name and return its path."""

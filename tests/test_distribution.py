@@ -22,16 +22,10 @@ from runner.prompts import ClipModel
 from runner.records import Device
 from runner.scorer_process import load_extras, report
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On a busy host, threads that spin for each other take minutes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 def unit(rows):

@@ -12,17 +12,10 @@ from PIL import Image
 from runner.likeness import MAX_PSNR_DB, likeness
 from runner.records import Likeness
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SINGLE = 2e-3
 """SSIM takes differences of squares, in single precision: a bright flat image is the worst case."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On a busy host, threads that spin for each other take minutes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def embed(images):
