@@ -301,7 +301,7 @@ class Account:
         """The same with what the weather says of each batch, and of what the images took."""
         if self.device is None:
             return measured
-        limits = weather.Limits.of(self.device, len(os.sched_getaffinity(0)))
+        limits = weather.Limits.of(self.device, len(self.device.cores))
         sides = [_in_weather(side, limits) for side in (measured.baseline, measured.candidate)]
         counted = list(zip(*(side.counted for side in sides), strict=True))
         marked = [one.marks + other.marks for one, other in counted if one.marks or other.marks]

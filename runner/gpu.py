@@ -553,7 +553,7 @@ def _try_lease(
         lock = _Lock.acquire("cpu")
         if lock is None:
             return None, "the CPU slot is held by another Speedtrap"
-        return (Lease(Device(kind="cpu", name=cpu_name()), None), lock), ""
+        return (Lease(Device(kind="cpu", name=cpu_name(), cores=timed_cores()), None), lock), ""
     return _try_cards(_wanted(cards, request.index), avoid)
 
 
@@ -605,11 +605,22 @@ def _try_cards(
                 uuid=card.uuid,
                 memory_bytes=card.memory_bytes,
                 driver=card.driver,
+                cores=timed_cores(),
             )
             return (Lease(device, card.minor), lock), ""
         else:
             reasons.append(f"cuda:{card.index} held by another Speedtrap")
     return None, "; ".join(reasons)
+
+
+def timed_cores() -> tuple[int, ...]:
+    """Cores for whoever is timed: all that this process may use but the first, where it has more.
+
+    The first is left for the controller, which takes the pixels and looks at the machine meanwhile,
+    and for interrupts, of which it usually has most.
+    """
+    every = sorted(os.sched_getaffinity(0))
+    return tuple(every[1:] or every)
 
 
 def cpu_name() -> str:

@@ -428,6 +428,11 @@ class Batch(Record):
     scores: tuple[float, ...] = Field(description="CLIP score of each image, 0 to 100")
     weather: Weather | None = Field(None, description="of card and host meanwhile")
     marks: tuple[Text, ...] = Field((), description="why its time is in doubt, and what to do")
+    recalled: bool = Field(
+        default=False,
+        description="not run for this result: images, weather and seconds (times the drift) come"
+        " from --baseline-cache",
+    )
     same_seed: tuple[Likeness, ...] = Field(
         (), description="each image with the baseline's of the same prompt and seed"
     )

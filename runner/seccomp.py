@@ -11,6 +11,8 @@ system call of the newest kernel known here with one rule each:
 - `refuse`: EPERM;
 - `absent`: ENOSYS, as on an older kernel, on which every C library falls back. `clone3` is absent
   because its flags lie in memory, where a filter cannot look; `clone` gets them in a register;
+- `ignore`: success, and nothing is done. Both sides are bound to the same cores, and a candidate
+  that asks for others must neither get them nor fail;
 - the name of a check of arguments (`_CHECKS`): a few flags and commands of a call are refused.
 
 A number that is not in the list is absent: what a future kernel adds is denied until it is listed.
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 ALLOW: Final = 0x7FFF0000
 KILL_PROCESS: Final = 0x80000000
 _ERRNO: Final = 0x00050000
+IGNORE: Final = _ERRNO
+"""Success, and nothing is done."""
 EPERM: Final = _ERRNO | errno.EPERM
 ENOSYS: Final = _ERRNO | errno.ENOSYS
 _NO_FAMILY: Final = _ERRNO | errno.EAFNOSUPPORT
@@ -287,6 +291,11 @@ def _own_process() -> _Block:
     return _choose(0, (0,), _YES, _NO)
 
 
+def _ignored_own() -> _Block:
+    """Process id 0, the caller, and for it nothing is done."""
+    return _choose(0, (0,), _return(IGNORE), _NO)
+
+
 def _own_priority() -> _Block:
     """PRIO_PROCESS and the caller."""
     return _choose(0, (0,), _choose(1, (0,), _YES, _NO), _NO)
@@ -301,6 +310,7 @@ _CHECKS: Final[Mapping[str, Callable[[], _Block]]] = {
     "allow": lambda: _YES,
     "refuse": lambda: _NO,
     "absent": lambda: _return(ENOSYS),
+    "ignore": lambda: _return(IGNORE),
     "ioctl": _ioctl,
     "fcntl": _fcntl,
     "socket": _socket,
@@ -316,6 +326,7 @@ _CHECKS: Final[Mapping[str, Callable[[], _Block]]] = {
     "mkdirat": _mkdirat,
     "umask": _umask,
     "own_process": _own_process,
+    "ignored_own": _ignored_own,
     "own_priority": _own_priority,
     "own_ioprio": _own_ioprio,
 }

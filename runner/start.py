@@ -47,7 +47,9 @@ class Starter:
             gpu_uuid=self.lease.device.uuid,
             folder=self.scratch / role,
         )
-        side = workers.start(role, box.prepare(script.text), settings.memory_limit())
+        side = workers.start(
+            role, box.prepare(script.text), settings.memory_limit(), self.lease.device.cores
+        )
         self.stack.callback(account.keep_output, side)
         self.stack.enter_context(side)
         return exchange.Turn(

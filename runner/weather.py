@@ -10,7 +10,7 @@ the caller has it look just before a clock starts and just after a worker was fr
 outside the clock: what is a difference of two counters (energy, processor time) is then that of the
 batch.
 
-*Foreign load* is the time for which the cores that this process may use were busy, less the
+*Foreign load* is the time for which the cores that both sides are bound to were busy, less the
 processor time of our own processes: the controller and all below it, frozen or not. What our
 processes spent is taken from those that live and, for those that ended in between, from what they
 left to the parent that waited for them. Interrupts are left out: nobody can tell whose they are.
@@ -70,8 +70,8 @@ FOREIGN_CORES: Final = 0.15
 FOREIGN_SHARE: Final = 0.03
 """The same as a share of the cores, for a host that has many."""
 STEAL_SHARE: Final = 0.02
-GPU_RUN_CORES: Final = 3
-"""One launches kernels, one is for the worker's other threads, one for the controller."""
+GPU_RUN_CORES: Final = 2
+"""One launches kernels, one is for the worker's other threads."""
 COVERED_SHARE: Final = 0.5
 """Of a batch, that the driver must have told how busy the card was."""
 
@@ -103,7 +103,7 @@ class Limits:
 
     @classmethod
     def of(cls, device: Device, cores: int) -> Self:
-        """Limits for a run on `device` whose processes may use `cores` cores.
+        """Limits for a run on `device` whose workers are bound to `cores` cores.
 
         On a CPU run the worker uses every core, and any load is in its way; beside a GPU it needs a
         few, and who uses the others is welcome.
@@ -225,6 +225,11 @@ class Host:
         load = processes.read_file(self.proc / "loadavg").split()
         return HostLook(at_s, busy_s, steal_s, ours_s, float(load[0]) if load else 0.0)
 
+    @classmethod
+    def of(cls, device: Device) -> Self:
+        """This host, and of its cores those that a run on `device` is bound to."""
+        return cls(cores=frozenset(device.cores or os.sched_getaffinity(0)))
+
 
 def read_cores(stat: bytes, cores: Collection[int]) -> tuple[float, float] | None:
     """Busy and stolen seconds of `cores` since boot, from the text of /proc/stat.
@@ -264,10 +269,10 @@ class Station:
     """
 
     def __init__(self, nvml: Nvml, device: Device, host: Host | None = None) -> None:
-        """Look at `device`, on a CPU run at the host alone; `host` is this one."""
+        """Look at `device`, on a CPU run at the host alone; `host` is this one's cores for it."""
         self._nvml = nvml
         self._uuid = device.uuid if device.kind == "cuda" else None
-        self._host = host or Host()
+        self._host = host or Host.of(device)
         self._lock = threading.Lock()
         self._cards: deque[CardLook] = deque(maxlen=KEPT_LOOKS)
         self._crowds: deque[CrowdLook] = deque(maxlen=KEPT_LOOKS)
@@ -544,7 +549,7 @@ def before(nvml: Nvml, device: Device, host: Host | None = None) -> tuple[str, .
 
     Where NVML does not tell, from the host alone.
     """
-    host = host or Host()
+    host = host or Host.of(device)
     station = Station(nvml, device, host)
     station.look()
     start_s = time.monotonic()

@@ -32,6 +32,7 @@ started from a thread that outlives it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -48,7 +49,7 @@ from runner.wire import Channel, ChannelClosedError, DeadlineError, Frame, Kind,
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from runner.processes import Process, Stat
 
@@ -359,21 +360,40 @@ def start(
     role: Role,
     command: Callable[[int], tuple[list[str], dict[str, str]]],
     memory_limit_bytes: int,
+    cores: Collection[int] = (),
 ) -> Worker:
-    """Start a worker; `command` makes its command line and environment from a descriptor."""
+    """Start a worker; `command` makes its command line and environment from a descriptor.
+
+    It runs on `cores`, by default on those of the caller.
+    """
     ours, theirs = wire.pair()
     arguments, environment = command(theirs.fileno())
-    process = subprocess.Popen(
-        arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        pass_fds=(theirs.fileno(),),
-        start_new_session=True,
-    )
+    with _bound(cores):
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
     theirs.close()
     return Worker(role, process, ours, memory_limit_bytes)
+
+
+@contextlib.contextmanager
+def _bound(cores: Collection[int]) -> Iterator[None]:
+    """Bind this thread to `cores`, if there are any, and so what it starts meanwhile.
+
+    A process that was bound after its start would have children by then that are not.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _too_much(family: Sequence[Stat], memory_limit_bytes: int) -> tuple[Verdict, str] | None:

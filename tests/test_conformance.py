@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +148,8 @@ PROBES = {
     "signal by descriptor": "signal.pidfd_send_signal(os.pidfd_open(BYSTANDER), signal.SIGTERM)",
     "signal by owner of a file": "own_by(BYSTANDER)",
     "process ids": "known(BYSTANDER)",
-    "processors of a bystander": "os.sched_setaffinity(BYSTANDER, {0})",
+    "processors of a bystander": "os.sched_setaffinity(BYSTANDER, {0})"
+    " or os.sched_getaffinity(BYSTANDER) == {0} or deny()",
     "limits of a bystander": "resource.prlimit(BYSTANDER, resource.RLIMIT_CORE, (0, 0))",
     "priority of a bystander": "os.setpriority(os.PRIO_PROCESS, BYSTANDER, 19)",
     "attach to a bystander": "call('ptrace', 16, BYSTANDER, 0, 0)",
@@ -372,6 +373,7 @@ class Wall:
 
     isolation: Isolation
     bwrap: Path | None
+    cores: tuple[int, ...] = ()
 
     def start(
         self, folder: Path, script: str, models: tuple[ModelMount, ...] = (), role: str = "one"
@@ -379,7 +381,10 @@ class Wall:
         box = sandbox.Box(
             self.isolation, self.bwrap, models, (), None, None, folder / f"box-{role}"
         )
-        return worker.start(Role.CANDIDATE, box.prepare(script), 2**30)
+        return worker.start(Role.CANDIDATE, box.prepare(script), 2**30, self.cores)
+
+
+EVERY_CORE = tuple(sorted(os.sched_getaffinity(0)))
 
 
 def walls() -> dict[str, IsolationPolicy]:
@@ -643,6 +648,30 @@ class TestConformance:
         with wall.start(tmp_path, PREAMBLE + said + look) as one:
             assert one.finish(60).stdout == "[1, 1, 1]\n"
         assert wall.isolation.seccomp
+
+    @pytest.mark.skipif(len(EVERY_CORE) < 2, reason="there is one core, for everybody")
+    def test_nobody_leaves_the_cores_that_it_is_bound_to(self, wall: Wall, tmp_path: Path):
+        bound = replace(wall, cores=EVERY_CORE[1:])
+        with bound.start(tmp_path, PREAMBLE + f"EVERY = {EVERY_CORE}\n" + TAKE_CORES) as one:
+            ending = one.finish(60)
+        assert json.loads(ending.stdout) == [list(EVERY_CORE[1:])] * 3, ending.stderr
+        assert sorted(os.sched_getaffinity(0)) == list(EVERY_CORE)
+
+
+TAKE_CORES = """
+import json, os, subprocess, sys, threading
+seen = []
+def take():
+    os.sched_setaffinity(0, EVERY)
+    seen.append(sorted(os.sched_getaffinity(0)))
+take()
+thread = threading.Thread(target=take)
+thread.start()
+thread.join()
+look = f"import os; os.sched_setaffinity(0, {EVERY}); print(sorted(os.sched_getaffinity(0)))"
+seen.append(json.loads(subprocess.check_output([sys.executable, "-c", look])))
+print(json.dumps(seen))
+"""
 
 
 def test_the_probes_can_succeed_where_nothing_stands_in_their_way(tmp_path: Path):

@@ -420,6 +420,14 @@ def test_devices_that_cannot_be_read(text):
         Request.parse(text, 0)
 
 
+@pytest.mark.parametrize(("allowed", "timed"), [({3, 1, 2}, (2, 3)), ({0, 1}, (1,)), ({5}, (5,))])
+def test_the_first_core_is_left_for_the_controller(monkeypatch, allowed, timed):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: allowed)
+    for kind, nvml in (("cpu", FakeNvml([])), ("cuda", FakeNvml([card(3)]))):
+        with lease(kind, nvml) as held:
+            assert held.device.cores == timed
+
+
 def test_a_lease_tells_all_about_its_card():
     with lease("cuda", FakeNvml([card(3)])) as held:
         device = held.device

@@ -211,11 +211,18 @@ class TestArguments:
             assert ask("umask", 0o777 & ~mode, alone=True) == PLAIN[answer]
             assert ask("mkdir", 0, mode) == seccomp.ALLOW
 
-    @pytest.mark.parametrize("name", ["prlimit64", "sched_setaffinity", "sched_setscheduler"])
+    @pytest.mark.parametrize("name", ["prlimit64", "sched_setparam", "sched_setscheduler"])
     def test_without_namespaces_a_process_changes_itself_only(self, name: str):
         assert ask(name, 0, alone=True) == seccomp.ALLOW
         assert ask(name, 4711, alone=True) == seccomp.EPERM
         assert ask(name, 4711) == seccomp.ALLOW
+
+    def test_cores_cannot_be_chosen_and_nobody_fails_by_asking(self):
+        for pid in (0, 4711):
+            assert ask("sched_setaffinity", pid) == seccomp.IGNORE
+        assert ask("sched_setaffinity", 0, alone=True) == seccomp.IGNORE
+        assert ask("sched_setaffinity", 4711, alone=True) == seccomp.EPERM
+        assert ask("sched_getaffinity", 0) == seccomp.ALLOW
 
     def test_without_namespaces_priorities_are_its_own(self):
         assert ask("setpriority", 0, 0, alone=True) == seccomp.ALLOW

@@ -457,9 +457,9 @@ class TestMarks:
         assert "0.8 of 2 cores busy, fair is up to 0.15: end them, or wait" in mark
 
     def test_beside_a_gpu_foreign_load_is_welcome_on_cores_that_nobody_needs(self):
-        assert weather.marks(fair(foreign_cores=12.5), self.GPU_HOST) == ()
-        (mark,) = weather.marks(fair(foreign_cores=13.5), self.GPU_HOST)
-        assert "13.5 of 16 cores busy, fair is up to 13" in mark
+        assert weather.marks(fair(foreign_cores=13.5), self.GPU_HOST) == ()
+        (mark,) = weather.marks(fair(foreign_cores=14.5), self.GPU_HOST)
+        assert "14.5 of 16 cores busy, fair is up to 14" in mark
 
     def test_beside_a_gpu_a_small_host_has_none_to_spare(self):
         assert len(weather.marks(fair(foreign_cores=0.8), Limits.of(CUDA, 2))) == 1
