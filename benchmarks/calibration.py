@@ -3,7 +3,8 @@
     python benchmarks/calibration.py coverage [--runs 2000]
     python benchmarks/calibration.py looks [--runs 2000]
     python benchmarks/calibration.py scores [--images 400] [--out FILE]
-    python benchmarks/calibration.py aa --runs 100 --out RUNS.jsonl [--device cuda] [--shard I/N]
+    python benchmarks/calibration.py aa --runs 100 --out RUNS.jsonl [--file BASE.py]
+        [--device cuda] [--shard I/N] [-- more options of bin/score]
     python benchmarks/calibration.py aa --out RUNS.jsonl --report
 
 `coverage` and `looks` simulate: times from models of noise, scores from a normal distribution or
@@ -11,8 +12,7 @@ from `calibration_scores.json`, CLIP scores of the embedded model's images, whic
 true value is known there, so it can be counted how often an interval has it inside. The resamples
 are those of `runner.estimate`, only for thousands of runs at once; a test holds both together.
 
-`aa` is not simulated: the real command with `examples/base.py` on both sides, whose true speedup is
-1. Each run is one line of JSON in a file that is only appended to; a run that is in it is not
+`aa` is not simulated: the real command with one file on both sides, whose true speedup is 1. Each run is one line of JSON in a file that is only appended to; a run that is in it is not
 repeated. Shards are those of `benchmarks/trust.py`.
 """
 
@@ -577,7 +577,7 @@ def save_scores(path: Path, scores: dict[str, list[float]]) -> None:
 
 def run_missing(arguments: argparse.Namespace) -> None:
     """Run what is not in the files yet, of this shard, and append it to the first file."""
-    same = _same()
+    same = _same(arguments)
     digest = trust.digest(same.path)
     done = {one.key for one in trust.read(arguments.out) if one.speedup is not None}
     shard: trust.Shard = arguments.shard
@@ -591,9 +591,11 @@ def run_missing(arguments: argparse.Namespace) -> None:
         print(f"{run}: {one.verdict}, speedup {one.speedup} {one.speedup_ci}", flush=True)
 
 
-def _same() -> Specimen:
+def _same(arguments: argparse.Namespace) -> Specimen:
     """The baseline as candidate."""
-    return replace(e2e.specimens()[0], path=e2e.EXAMPLES / "base.py", flags=())
+    file = arguments.file.absolute()
+    flags = ("--baseline", str(file), *arguments.options)
+    return replace(e2e.specimens()[0], path=file, flags=flags)
 
 
 def same_table(outcomes: Sequence[trust.Outcome]) -> Iterator[str]:
@@ -672,9 +674,11 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     part = parts.add_parser("aa")
     part.add_argument("--runs", type=int, default=100)
     part.add_argument("--out", type=Path, action="append", required=True, metavar="FILE")
+    part.add_argument("--file", type=Path, default=e2e.EXAMPLES / "base.py", metavar="BASE.py")
     part.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     part.add_argument("--shard", type=trust.Shard.parse, default=trust.Shard(0, 1), metavar="I/N")
     part.add_argument("--report", action="store_true", help="print the table, run nothing")
+    part.add_argument("options", nargs="*", help="more options of bin/score, after --")
     part.set_defaults(do=_aa)
     return parser.parse_args(words)
 
