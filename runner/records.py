@@ -7,6 +7,7 @@ missing value is None (null in JSON) and never a number.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -75,6 +76,14 @@ class IsolationPolicy(enum.StrEnum):
     NONE = "none"
 
 
+class PromptLength(enum.StrEnum):
+    """Which of the prompts that there are a run is measured with."""
+
+    ANY = "any"
+    SHORT = "short"
+    LONG = "long"
+
+
 class BaselinePrecision(enum.StrEnum):
     """Precision of a baseline that is made from the candidate's config."""
 
@@ -123,6 +132,7 @@ class Purpose(enum.StrEnum):
     FIXED batches hold the public prompts of the prompt set. AUDIT batches hold prompts that were
     drawn for this run, with secret seeds. A REPEAT is an audit batch once more. OTHER_SEED is an
     audit or fixed batch with another seed, for the baseline alone: how alike are two of its images?
+    AGAIN is a batch that counts once more, for the baseline alone: its time was in doubt.
     """
 
     WARM_UP = "warm-up"
@@ -130,6 +140,7 @@ class Purpose(enum.StrEnum):
     AUDIT = "audit"
     REPEAT = "repeat"
     OTHER_SEED = "other seed"
+    AGAIN = "again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +158,12 @@ class PlannedBatch:
     @property
     def timed(self) -> bool:
         """Whether its time is part of a measurement."""
-        return self.purpose not in {Purpose.WARM_UP, Purpose.OTHER_SEED}
+        return self.purpose not in {Purpose.WARM_UP, Purpose.OTHER_SEED, Purpose.AGAIN}
 
     @property
     def for_candidate(self) -> bool:
         """Whether the candidate gets it too."""
-        return self.purpose is not Purpose.OTHER_SEED
+        return self.purpose not in {Purpose.OTHER_SEED, Purpose.AGAIN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +304,12 @@ class Reading(Record):
     unread: tuple[Text, ...] = Field(
         (), description="what could not be read: then a method that is not found may be there"
     )
+    scaled_calls: int | None = Field(
+        None, description="where steps are changed: calls of pipelines in which they were"
+    )
+    unscaled: tuple[Text, ...] = Field(
+        (), description="where steps are changed: why calls kept their own"
+    )
 
 
 class Readings(Record):
@@ -411,11 +428,24 @@ class Cost(Record):
     worker_bytes_max: int | None = Field(description="this side's, where NVML tells")
 
 
+class FirstGo(Record):
+    """A batch whose time was in doubt."""
+
+    time_s: float = Field(gt=0)
+    marks: tuple[Text, ...] = Field(description="why its time was in doubt")
+    weather: Weather | None
+
+
 class Batch(Record):
     """One witnessed batch of one side."""
 
     phase: Literal["warm-up", "timed", "reference"]
     purpose: Purpose
+    of: int | None = Field(
+        None,
+        description="place, from 0 among the baseline's batches, of the one that this one repeats"
+        " or gives another seed",
+    )
     counts: bool = Field(description="whether speedup and quality stand on this batch")
     seed: int
     time_s: float = Field(
@@ -428,6 +458,9 @@ class Batch(Record):
     scores: tuple[float, ...] = Field(description="CLIP score of each image, 0 to 100")
     weather: Weather | None = Field(None, description="of card and host meanwhile")
     marks: tuple[Text, ...] = Field((), description="why its time is in doubt, and what to do")
+    first_go: FirstGo | None = Field(
+        None, description="what it was at first; `time_s` and `weather` are of a second go"
+    )
     recalled: bool = Field(
         default=False,
         description="not run for this result: images, weather and seconds (times the drift) come"
@@ -448,6 +481,18 @@ class Side(Record):
     score: float = Field(ge=0, description="mean CLIP score of the images that count")
     batches: tuple[Batch, ...] = Field(description="every batch, warm-up included, in order")
     cost: Cost | None = Field(None, description="of the batches that count")
+
+    @property
+    def run_s(self) -> float:
+        """Seconds of all batches but the warm-up that ran here, each as it first went."""
+        firsts = (one.first_go.time_s if one.first_go else one.time_s for one in self.run)
+        return math.fsum(firsts)
+
+    @property
+    def run(self) -> tuple[Batch, ...]:
+        """All batches but the warm-up that ran here: what the script's claim is about."""
+        timed = (one for one in self.batches if one.purpose is not Purpose.WARM_UP)
+        return tuple(one for one in timed if not one.recalled)
 
     @property
     def counted(self) -> tuple[Batch, ...]:
@@ -498,6 +543,17 @@ class Lpips(Record):
     error: float = Field(ge=0, description="standard error of the mean")
 
 
+class ImageReward(Record):
+    """Mean ImageReward of both sides, in standard deviations of its training set's rewards."""
+
+    baseline: float
+    candidate: float
+    difference: float = Field(description="the candidate's less the baseline's")
+    difference_ci: tuple[float, float] | None = Field(
+        description="95 % interval over pairs of one prompt and seed; null: fewer than 5 pairs"
+    )
+
+
 class Distances(Record):
     """Baseline and candidate as two sets of images. None: not asked for, or withheld."""
 
@@ -505,6 +561,7 @@ class Distances(Record):
     cmmd: Cmmd | None = None
     fid: float | None = None
     lpips: Lpips | None = None
+    image_reward: ImageReward | None = None
     withheld: tuple[Text, ...] = Field(description="what could not be told, why, what is missing")
 
 
@@ -567,6 +624,7 @@ class Device(Record):
     uuid: str | None = None
     memory_bytes: int | None = None
     driver: str | None = None
+    cores: tuple[int, ...] = Field((), description="the host's, that both sides are bound to")
 
 
 class Isolation(Record):
@@ -592,6 +650,30 @@ class Attempt(Record):
     foreign_bytes: int
 
 
+class Drift(Record):
+    """A baseline that is recalled from --baseline-cache, held against its live batches."""
+
+    factor: float = Field(
+        gt=0,
+        description="median of live seconds / cached seconds; cached seconds are multiplied by it",
+    )
+    low: float = Field(gt=0, description="lower end of the factor's 95 % interval")
+    high: float = Field(gt=0, description="its upper end")
+    live_s: tuple[float, ...] = Field(description="seconds of the live batches that count")
+    cached_s: tuple[float, ...] = Field(description="seconds of the same batches in the cache")
+    least_psnr_db: float = Field(
+        ge=0, le=100, description="of live images against the cached ones; 100: all are equal"
+    )
+    noise: float = Field(
+        ge=0,
+        description="root mean square of the logarithms of the ratios by which the cache's run of"
+        " the baseline against itself was off 1",
+    )
+    noise_pairs: int = Field(ge=1, description="pairs of batches that the noise was seen on")
+    cache_sha256: str
+    measured_at: str = Field(description="start of the cache's run: UTC, ISO 8601")
+
+
 class Circumstances(Record):
     """What has to be known to believe, repeat or compare a result."""
 
@@ -605,8 +687,16 @@ class Circumstances(Record):
     prompts_sha256: str
     prompt_count: int
     batch_size: int
+    steps_factor: float = Field(1.0, description="times the files' own numbers of inference steps")
     seed: int
     audit_seed: int
+    audit_batches: int | None = Field(None, description="audit batches of the plan")
+    audit_prompts_sha256: str | None = Field(
+        None, description="of the grammar or file that the audit prompts come from"
+    )
+    allow_untied: bool = False
+    baseline_precision: BaselinePrecision | None = None
+    metrics: tuple[Text, ...] = ()
     order: Literal["alternate", "whole"]
     clip_model: str
     clip_pretrained: str | None
@@ -663,6 +753,7 @@ class Result(Record):
     target_speedup: float
     target_quality_loss: float
     decision: Decision | None = Field(None, description="with --until-decided")
+    drift: Drift | None = Field(None, description="with --baseline-cache")
     baseline: Side | None = None
     candidate: Side | None = None
     claim: Claim | None = None
