@@ -12,8 +12,9 @@ from `calibration_scores.json`, CLIP scores of the embedded model's images, whic
 true value is known there, so it can be counted how often an interval has it inside. The resamples
 are those of `runner.estimate`, only for thousands of runs at once; a test holds both together.
 
-`aa` is not simulated: the real command with one file on both sides, whose true speedup is 1. Each run is one line of JSON in a file that is only appended to; a run that is in it is not
-repeated. Shards are those of `benchmarks/trust.py`.
+`aa` is not simulated: the real command with one file on both sides, whose true speedup is 1. Each
+run is one line of JSON in a file that is only appended to; a run that is in it is not repeated.
+Shards are those of `benchmarks/trust.py`.
 """
 
 from __future__ import annotations

@@ -7,9 +7,12 @@ import datetime as dt
 import importlib.metadata
 import os
 import platform
+import re
+import secrets
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import psutil
 
@@ -17,9 +20,13 @@ from runner import (
     audit,
     compare,
     decide,
+    doubt,
     estimate,
+    gpu,
     live,
     model_cache,
+    prompts,
+    recall,
     synthesise,
     verify,
     weather,
@@ -42,13 +49,13 @@ from runner.records import (
     Verdict,
     said,
 )
+from runner.settings import MAX_AUDIT_SEED
 from runner.verify import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
-    from runner.exchange import Order
+    from runner.exchange import More, Order, Turn
     from runner.gpu import Idle, Watch
     from runner.keep import Keeper
     from runner.progress import Display
@@ -78,6 +85,8 @@ _REPORTED_PACKAGES = (
     *("speedtrap", "torch", "diffusers", "transformers", "open_clip_torch", "DeepCache", "tomesd"),
     *("numpy", "pillow"),
 )
+_CUDA: Final = re.compile(r"^cuda\b[^=\n]*= *['\"]([^'\"]+)['\"]", re.MULTILINE)
+"""In torch/version.py, which its build writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +114,18 @@ class Job:
     match: ConfigMatch | None = None
     truth: Config | None = None
     synthesised: str | None = None
+    memory: recall.Memory | None = None
+
+    def with_memory(self, memory: recall.Memory) -> Job:
+        """The same with a recalled baseline's plan; batches beyond it are drawn afresh."""
+        further = prompts.Further.after(
+            memory.plan,
+            self.further.source,
+            secrets.randbelow(MAX_AUDIT_SEED),
+            has_floors=self.further.has_floors,
+        )
+        seed = memory.audit_seed
+        return replace(self, plan=memory.plan, audit_seed=seed, further=further, memory=memory)
 
     @property
     def refused(self) -> Refused | None:
@@ -133,6 +154,7 @@ class Job:
             clip_pretrained=self.clip.pretrained,
             models=self.shown,
             build=self.baseline.config if self.baseline else None,
+            steps_factor=self.settings.steps_factor,
         )
 
     @property
@@ -141,6 +163,17 @@ class Job:
         candidate = self.candidate.config if isinstance(self.candidate, Source) else None
         baseline = self.baseline.config if self.baseline else None
         return Configs(baseline=baseline, candidate=candidate)
+
+    def as_run(self, config: Config) -> Config:
+        """What a text says, with the number of steps that it is made to run."""
+        return live.with_steps(config, self.settings.steps_factor)
+
+    @property
+    def configs_as_run(self) -> Configs:
+        """What the texts of both sides say, with the steps that they are made to run."""
+        sides = [self.configs.baseline, self.configs.candidate]
+        ours, theirs = (None if one is None else self.as_run(one) for one in sides)
+        return Configs(baseline=ours, candidate=theirs)
 
     @property
     def shown(self) -> dict[str, str]:
@@ -166,6 +199,7 @@ class Account:
     phases_s: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     decider: Decider | None = None
+    recalled: recall.Recalled | None = None
     _started_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(tz=dt.UTC))
     _start_s: float = field(default_factory=time.monotonic)
 
@@ -217,18 +251,82 @@ class Account:
                 f" {idle.blind_because}"
             )
 
-    def until_decided(self) -> Decider | None:
-        """What says whether to go on, if the targets are to be decided; a new one each attempt."""
+    def use(self, memory: recall.Memory) -> None:
+        """Recall the baseline from `memory`; raises `SpeedtrapError` if it may not be used here."""
+        settings = self.job.settings
+        if settings.audit_seed is None:
+            self.job = replace(self.job, audit_seed=memory.audit_seed)
+        recall.require_same(memory, self._setting_out())
+        self.job = self.job.with_memory(memory)
+
+    @property
+    def device_wanted(self) -> str:
+        """What `--device` says; of several cards, the one that a recalled baseline ran on."""
+        wanted, memory = self.job.settings.device, self.job.memory
+        ran_on = memory.result.device if memory is not None else None
+        is_open = wanted in {"auto", "cuda"}
+        if is_open and ran_on is not None and ran_on.index is not None:
+            return f"cuda:{ran_on.index}"
+        return wanted
+
+    def is_on(self, device: Device) -> None:
+        """Note the device; raises `SpeedtrapError` if a recalled baseline may not be used on it."""
+        self.device = device
+        if self.job.memory is not None:
+            recall.require_same(self.job.memory, self._setting_out())
+
+    def _setting_out(self) -> Result:
+        """What can be said of the run before anything is measured."""
+        targets = self.job.targets
+        return Result(
+            verdict=Verdict.INCONCLUSIVE,
+            reason="not measured yet",
+            passed=False,
+            target_speedup=targets.speedup,
+            target_quality_loss=targets.quality_loss,
+            device=self.device,
+            isolation=self.job.isolation,
+            circumstances=self._circumstances(),
+        )
+
+    def turn(self, baseline: Turn) -> Turn:
+        """The baseline's turn, recalled if there is a cache."""
+        memory = self.job.memory
+        self.recalled = None if memory is None else recall.Recalled.of(baseline, memory)
+        return self.recalled or baseline
+
+    def _corrected(self, measured: Measured) -> Measured:
+        """The same with what a recalled baseline's live batches say of the others."""
+        return self.recalled.corrected(measured) if self.recalled else measured
+
+    def more(self) -> More:
+        """What is asked for batches after those of the plan; to be called anew for each attempt."""
         settings = self.job.settings
         self.decider = (
             Decider(self.job.further, self._is_decided, settings.budget_s)
             if settings.until_decided
             else None
         )
-        return self.decider
+        return self._more
+
+    def _more(
+        self, plan: Sequence[PlannedBatch], baseline: Side, candidate: Side
+    ) -> Sequence[PlannedBatch]:
+        """Second goes first; then, if the targets are to be decided, what that takes."""
+        if again := doubt.second_goes(plan, baseline, self._limits):
+            return again
+        if self.decider is None:
+            return ()
+        return self.decider(plan, doubt.settled(baseline, self._limits), candidate)
+
+    @property
+    def _limits(self) -> weather.Limits:
+        assert self.device is not None  # something was measured on it
+        return weather.Limits.of(self.device, len(self.device.cores))
 
     def _is_decided(self, baseline: Side, candidate: Side, level: float) -> bool:
         measured = Measured(baseline, candidate, claim_stdout="", order=self.order)
+        measured = self._corrected(measured)
         return verify.is_decided(self._of_images(measured, level), self.job.targets)
 
     def keep_output(self, worker: Worker) -> None:
@@ -241,7 +339,7 @@ class Account:
         """Make the result from what was measured, or from the refusal; keep it and return it."""
         targets = self.job.targets
         if isinstance(outcome, Measured):
-            outcome = self._marked(outcome)
+            outcome = self._corrected(self._settled(outcome))
         if isinstance(outcome, Refused):
             measured, failure, evidence = None, outcome.failure, None
             judgement = Judgement(outcome.verdict, outcome.reason)
@@ -253,7 +351,8 @@ class Account:
             judgement = verify.judge(evidence, targets)
         on_cuda = self.device is not None and self.device.kind == "cuda"
         configs = self.job.configs
-        seen = live.compare(configs, measured, on_cuda=on_cuda) if measured else None
+        as_run = self.job.configs_as_run
+        seen = live.compare(as_run, measured, on_cuda=on_cuda) if measured else None
         if seen is not None:
             judgement = settle(judgement, self.job, seen.readings, on_cuda=on_cuda)
         if judgement.quality_loss_ci and self.job.clip.is_meaningful:
@@ -277,6 +376,7 @@ class Account:
             target_speedup=targets.speedup,
             target_quality_loss=targets.quality_loss,
             decision=self._decision(),
+            drift=evidence.drift if evidence else None,
             baseline=measured.baseline if measured else None,
             candidate=measured.candidate if measured else None,
             claim=judgement.claim,
@@ -297,18 +397,14 @@ class Account:
         self.keeper.result(result)
         return result
 
-    def _marked(self, measured: Measured) -> Measured:
+    def _settled(self, measured: Measured) -> Measured:
         """The same with what the weather says of each batch, and of what the images took."""
         if self.device is None:
             return measured
-        limits = weather.Limits.of(self.device, len(self.device.cores))
-        sides = [_in_weather(side, limits) for side in (measured.baseline, measured.candidate)]
-        counted = list(zip(*(side.counted for side in sides), strict=True))
-        marked = [one.marks + other.marks for one, other in counted if one.marks or other.marks]
-        if marked:
-            text = f"{len(marked)} of {len(counted)} pairs of batches are in doubt: {marked[0][0]}"
-            self.warnings.append(text)
-        return replace(measured, baseline=sides[0], candidate=sides[1])
+        baseline = doubt.settled(measured.baseline, self._limits)
+        candidate = doubt.settled(measured.candidate, self._limits)
+        self.warnings.extend(doubt.doubts(baseline, candidate))
+        return replace(measured, baseline=baseline, candidate=candidate)
 
     def _decision(self) -> Decision | None:
         return self.decider.decision() if self.decider and self.decider.ended else None
@@ -337,6 +433,7 @@ class Account:
             has_quality=job.clip.is_meaningful,
             level=level,
             least_images=verify.SAFE_IMAGES if self.decider and self.order == "alternate" else 0,
+            drift=self.recalled.drift(measured.baseline) if self.recalled else None,
         )
 
     def _circumstances(self) -> Circumstances:
@@ -353,8 +450,14 @@ class Account:
             prompts_sha256=job.prompt_set.digest,
             prompt_count=len(job.prompt_set.prompts),
             batch_size=settings.batch_size,
+            steps_factor=settings.steps_factor,
             seed=settings.seed,
             audit_seed=job.audit_seed,
+            audit_batches=sum(batch.purpose is Purpose.AUDIT for batch in job.plan),
+            audit_prompts_sha256=job.audit_source[1],
+            allow_untied=settings.allow_untied,
+            baseline_precision=settings.baseline_precision if job.synthesised else None,
+            metrics=settings.metrics,
             order=self.order,
             clip_model=job.clip.name,
             clip_pretrained=job.clip.pretrained,
@@ -377,6 +480,12 @@ class Account:
                 "without audit batches the numbers stand on public prompts, for which a candidate"
                 " can be prepared"
             )
+        if self.job.memory is not None:
+            yield (
+                "the prompts come from a baseline cache, the same for every run that uses it:"
+                " whoever sees a kept log, a traceback or the audit seed of one knows those of the"
+                " next"
+            )
         if self.job.settings.audit_seed is not None:
             yield "the audit seed was given: whoever knows it knows the prompts"
         if not self.job.clip.is_meaningful:
@@ -391,18 +500,6 @@ class Account:
                 "the candidate ran without isolation: it could read, change and forge anything"
                 " that its user can"
             )
-
-
-def _in_weather(side: Side, limits: weather.Limits) -> Side:
-    """The side with its batches marked, and with what the images took."""
-    batches = tuple(
-        batch.model_copy(update={"marks": weather.marks(batch.weather, limits)})
-        if batch.weather
-        else batch
-        for batch in side.batches
-    )
-    seen = [(one.weather, len(one.scores)) for one in batches if one.counts and one.weather]
-    return side.model_copy(update={"batches": batches, "cost": weather.cost(seen)})
 
 
 def settle(judgement: Judgement, job: Job, readings: Readings, *, on_cuda: bool) -> Judgement:
@@ -428,7 +525,7 @@ def _unlike_truth(job: Job, reading: Reading | None, *, on_cuda: bool) -> Iterat
     """Where the running candidate differs from the ground truth in what its text does not tell."""
     if job.match is None or job.truth is None or reading is None:
         return
-    differing = live.contradicts(job.truth, reading, on_cuda=on_cuda)
+    differing = live.contradicts(job.as_run(job.truth), reading, on_cuda=on_cuda)
     for one in job.match.fields:
         if one.match is Outcome.UNKNOWN and one.field in differing:
             value = said(getattr(reading, one.field, None))
@@ -441,9 +538,10 @@ def _unlike_text(job: Job, readings: Readings, *, on_cuda: bool) -> list[str]:
     if job.synthesised is None:
         return []
     ours, theirs = readings.baseline, readings.candidate
+    texts = job.configs_as_run
     fields = {
         name
-        for config, reading in ((job.configs.baseline, ours), (job.configs.candidate, theirs))
+        for config, reading in ((texts.baseline, ours), (texts.candidate, theirs))
         if config is not None and reading is not None
         for name in live.contradicts(config, reading, on_cuda=on_cuda)
     }
@@ -464,13 +562,26 @@ def _versions() -> dict[str, str]:
     for name in _REPORTED_PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name.lower()] = importlib.metadata.version(name)
+    if cuda := _cuda_version():
+        versions["cuda"] = cuda
     return versions
+
+
+def _cuda_version() -> str | None:
+    """Version of CUDA that torch was built for, read without importing it."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError, OSError, UnicodeError):
+        path = Path(str(importlib.metadata.distribution("torch").locate_file("torch/version.py")))
+        found = _CUDA.search(path.read_text(encoding="utf-8"))
+        return found[1] if found else None
+    return None
 
 
 def _host() -> dict[str, str | int | float]:
     return {
         "kernel": platform.release(),
         "machine": platform.machine(),
+        "cpu": gpu.cpu_name(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS", ""),  # the sandbox passes it on
         "logical_cores": os.cpu_count() or 0,
         "memory_bytes": psutil.virtual_memory().total,
         "load_1min": os.getloadavg()[0],

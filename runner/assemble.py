@@ -51,7 +51,8 @@ class Values:
     `models` maps names to folders that the script itself has to show; none inside a sandbox.
     `build` is the config of the pipeline that is asked for, the baseline's: by it one is built for
     a file that only changes a pipeline. None: not known. `deep` has the live reading carry
-    settings and fingerprints of all weights.
+    settings and fingerprints of all weights. Another `steps_factor` than 1 changes the number of
+    inference steps of every pipeline's call.
     """
 
     seed: int
@@ -61,6 +62,7 @@ class Values:
     models: Mapping[str, str] = field(default_factory=dict)
     build: Config | None = None
     deep: bool = False
+    steps_factor: float = 1.0
 
     def constants(self) -> dict[str, object]:
         """Value of each constant by the name it has in the segments."""
@@ -68,6 +70,7 @@ class Values:
             "MODELS": dict(self.models),
             "SEED": self.seed,
             "DEEP": self.deep,
+            "STEPS_FACTOR": self.steps_factor,
             "FIRST_SEED": self.batches[0].seed if self.batches else self.seed,
             "BATCH_SIZE": len(self.batches[0].prompts) if self.batches else 1,
             "WARMUP_BATCHES": sum(not batch.timed for batch in self.batches),
@@ -84,7 +87,9 @@ def assemble(source: Source, form: Form, values: Values) -> Script | Refused:
     if form is Form.WITNESSED:
         constants |= {"PROMPTS": []}
     head = [_segment(name, constants) for name in ("imports", f"prompts_{form}")]
-    tail = [_segment(name, constants) for name in (f"clip_{form}", "live", "loading", "exec_block")]
+    steps = () if values.steps_factor == 1 else ("steps",)
+    names = (f"clip_{form}", "live", *steps, "loading", "exec_block")
+    tail = [_segment(name, constants) for name in names]
     future, own = _hoist_future(source.text)
     before = "".join([*future, *(text + "\n" for text in head)])
     own_lines = own if own.endswith(("\n", "\r")) else own + "\n"

@@ -180,6 +180,13 @@ def place_settings(options: dict[str, Any]) -> dict[str, Any]:
     type=click.Path(path_type=Path),
     help="The file to compare with.  [default: made from CANDIDATE]",
 )
+@click.option(
+    "--baseline-cache",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Recall the baseline from FILE, but for three live batches; measure and write it if there"
+    " is none. For many candidates with one baseline.",
+)
 @click.option("--target-speedup", type=float, help="Speedup asked for.  [default: the preset's]")
 @click.option("--target-quality-loss", type=float, default=0.02, show_default=True)
 @click.option("--preset", help="embedded or natural.  [default: by the baseline's model]")
@@ -224,7 +231,8 @@ def place_settings(options: dict[str, Any]) -> dict[str, Any]:
     "--metric",
     multiple=True,
     metavar="NAME",
-    help="A further metric: lpips, fid, or fid=FILE with weights of Inception. Repeatable.",
+    help="A further metric: lpips, fid, fid=FILE with weights of Inception, imagereward, or"
+    " imagereward=FOLDER with its weights. Repeatable.",
 )
 @places
 @comparison
@@ -255,6 +263,11 @@ def place_settings(options: dict[str, Any]) -> dict[str, Any]:
     metavar="N",
     help="Whole runs, each with fresh processes and prompts: mean, deviation and interval.",
 )
+@click.option(
+    "--stability",
+    is_flag=True,
+    help="Also runs at other batch sizes, prompts, seeds and steps: a table with a row for each.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.option("--feedback", is_flag=True, help="Print only what helps the author of CANDIDATE.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
@@ -269,7 +282,7 @@ def place_settings(options: dict[str, Any]) -> dict[str, Any]:
 def command(**options: Any) -> int:  # noqa: ANN401  (click's own)
     """Score one candidate, or write what was asked for instead."""
     if options["schema"]:
-        click.echo(_schema(options["repeat"]))
+        click.echo(_schema(options["repeat"], stability=options["stability"]))
         return EXIT_PASSED
     if options["doctor"]:
         return _doctor(options)
@@ -279,20 +292,38 @@ def command(**options: Any) -> int:  # noqa: ANN401  (click's own)
         raise click.UsageError(message)
     if options["emit"] is not None:
         return _emit(candidate, _settings(options), options["emit"])
-    if options["as_json"] and options["feedback"]:
-        message = "--json and --feedback exclude each other"
-        raise click.UsageError(message)
-    if options["repeat"] > 1 and options["feedback"]:
-        message = "--repeat and --feedback exclude each other"
-        raise click.UsageError(message)
-    score = _score if options["repeat"] == 1 else _score_again
-    return score(_settings(options), options)
+    return _way(options)(_settings(options), options)
 
 
-def _schema(count: int) -> str:
+def _way(options: dict[str, Any]) -> Callable[[Settings, dict[str, Any]], int]:
+    """How to score: once, several times, or at several shapes."""
+    asked = {
+        "--json": options["as_json"],
+        "--feedback": options["feedback"],
+        "--repeat": options["repeat"] > 1,
+        "--stability": options["stability"],
+        "--baseline-cache": options["baseline_cache"] is not None,
+    }
+    for one, other in (
+        ("--json", "--feedback"),
+        ("--repeat", "--feedback"),
+        ("--stability", "--feedback"),
+        ("--stability", "--repeat"),
+        ("--stability", "--baseline-cache"),
+    ):
+        if asked[one] and asked[other]:
+            message = f"{one} and {other} exclude each other"
+            raise click.UsageError(message)
+    if asked["--stability"]:
+        return _score_shapes
+    return _score_again if asked["--repeat"] else _score
+
+
+def _schema(count: int, *, stability: bool) -> str:
     from runner.repeat import Repeated  # deferred: what --help does not need
+    from runner.stability import Stability
 
-    model = Result if count == 1 else Repeated
+    model = Stability if stability else Result if count == 1 else Repeated
     return json.dumps(model.model_json_schema(mode="serialization"), indent=2)
 
 
@@ -317,6 +348,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         until_decided=options["until_decided"],
         budget_s=options["budget"],
         metrics=options["metric"],
+        baseline_cache=options["baseline_cache"],
         allow_untied=options["allow_untied"],
         **place_settings(options),
     )
@@ -348,6 +380,19 @@ def _score_again(settings: Settings, options: dict[str, Any]) -> int:
     else:
         report.show_again(repeated, sys.stdout)
     return EXIT_PASSED if repeated.passed else EXIT_NOT_PASSED
+
+
+def _score_shapes(settings: Settings, options: dict[str, Any]) -> int:
+    from runner import progress, report  # deferred: what --help does not need
+    from runner.stability import stability
+
+    with progress.for_terminal(quiet=options["quiet"]) as display:
+        found = stability(settings, display)
+    if options["as_json"]:
+        click.echo(json_text(found.model_dump(mode="json")))
+    else:
+        report.show_shapes(found, sys.stdout)
+    return EXIT_PASSED if found.passed else EXIT_NOT_PASSED
 
 
 def _doctor(options: dict[str, Any]) -> int:

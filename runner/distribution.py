@@ -1,7 +1,8 @@
-"""Baseline and candidate as two sets of images: CMMD, FID, and LPIPS of the pairs.
+"""Baseline and candidate as two sets of images: CMMD, FID, and what is made of the pairs.
 
 Part of the trusted scorer's process. Nothing is downloaded: what has no weights on this machine is
-withheld, and says what is missing.
+withheld, and says what is missing. LPIPS compares the images of a pair; ImageReward, in
+`imagereward.py`, holds each against its prompt.
 
 CMMD is the squared maximum mean discrepancy of unit CLIP embeddings, for a Gaussian kernel of
 `SIGMA`, times `SCALE` (Jayasumana et al., "Rethinking FID", CVPR 2024, arXiv 2401.09603). On unit
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from runner.imagereward import ImageReward, Rewards
+
     Floats = NDArray[np.float64]
 
 SIGMA: Final = 10.0
@@ -65,6 +68,7 @@ _NO_WEIGHTS: Final = (
     *(KeyError, TypeError, pickle.UnpicklingError),
 )
 """What a package or file raises that is missing, damaged or something else."""
+_TITLES: Final = {"fid": "FID", "lpips": "LPIPS", "image_reward": "ImageReward"}
 _ROUNDING: Final = 1e-9
 """Of a distance. Equal images have exactly 0 by the formula, and this much by floating point."""
 
@@ -99,6 +103,19 @@ class Mean:
 
     value: float
     error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Images of the baseline and of the candidate, row by row of one prompt and seed."""
+
+    prompts: Sequence[str]
+    references: Sequence[Image]
+    images: Sequence[Image]
+
+    def first(self, count: int) -> Pairs:
+        """At most `count` of them."""
+        return Pairs(self.prompts[:count], self.references[:count], self.images[:count])
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +188,9 @@ class Fid:
         """Take over a `FrechetInceptionDistance`; see `load_fid`."""
         self._metric = metric
 
-    def add(self, references: Sequence[Image], images: Sequence[Image]) -> None:
+    def add(self, pairs: Pairs) -> None:
         """Take the features of images of both sides."""
-        for side, is_reference in ((references, True), (images, False)):
+        for side, is_reference in ((pairs.references, True), (pairs.images, False)):
             for start in range(0, len(side), FID_AT_ONCE):
                 pixels = [_bytes(image) for image in side[start : start + FID_AT_ONCE]]
                 with torch.inference_mode():
@@ -211,7 +228,7 @@ def load_fid(device: str, weights: Path | None = None) -> Fid | Withheld:
         else:
             metric = FrechetInceptionDistance(_scripted(file, device))
     except _NO_WEIGHTS as error:
-        return Withheld(f"FID: {file} could not be loaded: {_first_line(error)}")
+        return Withheld(f"FID: {file} could not be loaded: {first_line(error)}")
     return Fid(metric.to(device))
 
 
@@ -257,9 +274,9 @@ class Lpips:
         self._device = device
         self._distances: list[float] = []
 
-    def add(self, references: Sequence[Image], images: Sequence[Image]) -> None:
+    def add(self, pairs: Pairs) -> None:
         """Take the distance of each pair."""
-        for pair in zip(references, images, strict=True):
+        for pair in zip(pairs.references, pairs.images, strict=True):
             one, other = (self._prepared(image) for image in pair)
             with torch.inference_mode():
                 self._distances.append(float(self._network(one, other)))
@@ -288,7 +305,7 @@ def load_lpips(device: str) -> Lpips | Withheld:
             package = importlib.import_module("stlpips_pytorch.stlpips")
         network = package.LPIPS(net="alex", variant="shift_tolerant", verbose=False)
     except _NO_WEIGHTS as error:
-        return Withheld(f"LPIPS: stlpips-pytorch could not be loaded: {_first_line(error)}")
+        return Withheld(f"LPIPS: stlpips-pytorch could not be loaded: {first_line(error)}")
     return Lpips(network, device)
 
 
@@ -312,7 +329,8 @@ def _bytes(image: Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, less what follows in further lines; its kind if it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -324,32 +342,28 @@ class Gathering:
     is withheld from then on: a number that is optional must not cost a run.
     """
 
-    extras: dict[str, Fid | Lpips | Withheld] = field(default_factory=dict)
+    extras: dict[str, Fid | Lpips | ImageReward | Withheld] = field(default_factory=dict)
     pairs: int = 0
     _references: list[torch.Tensor] = field(default_factory=list)
     _images: list[torch.Tensor] = field(default_factory=list)
 
-    def add(
-        self,
-        pairs: tuple[Sequence[Image], Sequence[Image]],
-        embeddings: tuple[torch.Tensor, torch.Tensor],
-    ) -> None:
+    def add(self, pairs: Pairs, embeddings: tuple[torch.Tensor, torch.Tensor]) -> None:
         """Take a batch of both sides, up to `MAX_PAIRS`; what comes after them is left out."""
         room = MAX_PAIRS - self.pairs
-        references, images = (side[:room] for side in pairs)
-        self.pairs += len(images)
+        taken = pairs.first(room)
+        self.pairs += len(taken.images)
         for kept, rows in zip((self._references, self._images), embeddings, strict=True):
             kept.append(rows[:room].cpu())
         for name, metric in self.extras.items():
-            if images and not isinstance(metric, Withheld):
+            if taken.images and not isinstance(metric, Withheld):
                 try:
-                    metric.add(references, images)
+                    metric.add(taken)
                 except RuntimeError as error:
                     self.extras[name] = _stopped(name, error)
 
-    def values(self) -> dict[str, Cmmd | float | Mean | Withheld]:
+    def values(self) -> dict[str, Cmmd | float | Mean | Rewards | Withheld]:
         """What is known of all pairs that came: `cmmd`, and each metric that was asked for."""
-        found: dict[str, Cmmd | float | Mean | Withheld] = {"cmmd": self._cmmd()}
+        found: dict[str, Cmmd | float | Mean | Rewards | Withheld] = {"cmmd": self._cmmd()}
         for name, metric in self.extras.items():
             try:
                 found[name] = metric if isinstance(metric, Withheld) else metric.value()
@@ -365,4 +379,4 @@ class Gathering:
 
 
 def _stopped(name: str, error: RuntimeError) -> Withheld:
-    return Withheld(f"{name.upper()} could not be computed: {_first_line(error)}")
+    return Withheld(f"{_TITLES[name]} could not be computed: {first_line(error)}")

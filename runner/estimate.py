@@ -16,6 +16,7 @@ section 4.3. `benchmarks/calibration.py` shows how often it holds.
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +30,8 @@ the true one out in 2 of 2**n runs: of five pairs in 6 %, of four in 12 %."""
 SHORT_OF: Final = 1.3
 """Times the error asked for, that the widest interval of a median may have: five pairs at 95 %."""
 RESAMPLES: Final = 10_000
+MEDIAN_ERROR: Final = math.sqrt(math.pi / 2)
+"""Of the standard error of a mean of many normal values is that of their median; of three: 1.16."""
 _AT_ONCE: Final = 2**21
 """Numbers that are drawn together, so that many pairs do not take much memory."""
 
@@ -55,6 +58,17 @@ class Estimate:
         low, high = (None if end is None else end * factor for end in (self.low, self.high))
         return Estimate(self.value * factor, low, high, self.level)
 
+    def widened(self, half: float) -> Estimate:
+        """The same with a wider interval, where its value, above 0, was multiplied by another one.
+
+        `half` is half the width of that one's interval in logarithms; both are independent.
+        """
+        if self.low is None or self.high is None or not half:
+            return self
+        below, above = math.log(self.value / self.low), math.log(self.high / self.value)
+        low = self.value * math.exp(-math.hypot(below, half))
+        return Estimate(self.value, low, self.value * math.exp(math.hypot(above, half)), self.level)
+
 
 def speedup(baseline_s: Sequence[float], candidate_s: Sequence[float], level: float) -> Estimate:
     """Median ratio of the seconds of paired batches, all above 0.
@@ -78,12 +92,61 @@ def total_speedup(
     return Estimate(1 - found.value, low, high, level)
 
 
+def ratio(ours: Estimate, theirs: Estimate) -> Estimate:
+    """Theirs / ours, of two independent values above 0, at one level.
+
+    How far the interval reaches comes from both values' own ends, squared and added in logarithms
+    (G. Y. Zou and A. Donner, Statistics in Medicine 27, 2008: 1693).
+    """
+    value = theirs.value / ours.value
+    if ours.interval is None or theirs.interval is None:
+        return Estimate(value, None, None, ours.level)
+    (a_low, a_high), (b_low, b_high) = ours.interval, theirs.interval
+    below = math.hypot(math.log(theirs.value / b_low), math.log(a_high / ours.value))
+    above = math.hypot(math.log(b_high / theirs.value), math.log(ours.value / a_low))
+    return Estimate(value, value * math.exp(-below), value * math.exp(above), ours.level)
+
+
+def noise(baseline_s: Sequence[float], again_s: Sequence[float]) -> float:
+    """How far ratios of one file's seconds are off 1: root mean square of their logarithms."""
+    logs = [math.log(ours / theirs) for ours, theirs in _paired(baseline_s, again_s)]
+    return math.sqrt(math.fsum(one * one for one in logs) / len(logs))
+
+
+def drift(
+    live_s: Sequence[float],
+    cached_s: Sequence[float],
+    noise: float,
+    pairs: int,
+    level: float,
+) -> Estimate:
+    """By how much a file has become slower: the median ratio of live seconds to cached ones.
+
+    A few batches do not show their own spread. It is taken to be the `noise` that was seen on
+    `pairs` pairs, or what they show where that is more.
+    """
+    from scipy.special import stdtrit  # deferred: not needed to read `--help`
+
+    logs = [math.log(live / cached) for live, cached in _paired(live_s, cached_s)]
+    value = statistics.median(logs)
+    spread = max(noise, statistics.stdev(logs) if len(logs) > 1 else 0.0)
+    error = MEDIAN_ERROR * spread / math.sqrt(len(logs))
+    half = float(stdtrit(pairs, (1 + level) / 2)) * error
+    return Estimate(math.exp(value), math.exp(value - half), math.exp(value + half), level)
+
+
 def quality_loss(baseline: Sequence[float], candidate: Sequence[float], level: float) -> Estimate:
     """1 - mean of the candidate's scores / mean of the baseline's, of the same prompts and seeds.
 
     The baseline's mean must be above 0.
     """
     return _estimate(_paired(baseline, candidate), _loss_of_means, level)
+
+
+def difference(baseline: Sequence[float], candidate: Sequence[float], level: float) -> Estimate:
+    """Mean of the candidate's values less the baseline's, of the same prompts and seeds."""
+    pairs = _paired(baseline, candidate)
+    return _estimate([(theirs - ours,) for ours, theirs in pairs], _mean, level)
 
 
 def _paired(ours: Sequence[float], theirs: Sequence[float]) -> list[tuple[float, float]]:
@@ -131,6 +194,10 @@ def _median(values: Any) -> Any:  # noqa: ANN401  (arrays; numpy is not imported
     import numpy as np
 
     return np.median(values[..., 0], axis=-1)
+
+
+def _mean(values: Any) -> Any:  # noqa: ANN401
+    return values[..., 0].mean(axis=-1)
 
 
 def _loss_of_means(values: Any) -> Any:  # noqa: ANN401

@@ -59,6 +59,7 @@ LEFT_WORK: Final = f"left more than {LEFTOVER_LIMIT_S:g} s of work on the GPU af
 _PHASES: Final[dict[Purpose, Literal["warm-up", "reference"]]] = {
     Purpose.WARM_UP: "warm-up",
     Purpose.OTHER_SEED: "reference",
+    Purpose.AGAIN: "reference",
 }
 
 Order = Literal["alternate", "whole"]
@@ -103,9 +104,9 @@ class Judge(Protocol):
         ...
 
     def compare(
-        self, references: Sequence[Image], images: Sequence[Image], *, counts: bool = False
+        self, references: Sequence[Image], images: Sequence[Image], prompts: Sequence[str] = ()
     ) -> list[Likeness]:
-        """How alike the images of each pair are; `distances` tells of all pairs that count."""
+        """How alike the images of each pair are; `distances` tells of all that have prompts."""
         ...
 
     def distances(self) -> Distances:
@@ -150,12 +151,17 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What one batch of one side brought; `digests` are the SHA-256 of its images' pixels."""
+    """What one batch of one side brought; `digests` are the SHA-256 of its images' pixels.
+
+    `recalled`: it was not run, but comes from a cached baseline, with the `marks` it has there.
+    """
 
     time_s: float
     leftover_s: float
     digests: tuple[str, ...]
     weather: Weather | None = None
+    recalled: bool = False
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -192,7 +198,7 @@ class Gallery:
                     self._pair(self.other_seed, (Role.BASELINE, place), (role, planned.of))
             elif planned.timed:
                 sides = (Role.BASELINE, place), (Role.CANDIDATE, place)
-                self._pair(self.same_seed, *sides, counts=self.counts(place))
+                self._pair(self.same_seed, *sides, planned.prompts if self.counts(place) else ())
         for key in [key for key in self._images if not self._is_awaited(key)]:
             del self._images[key]
 
@@ -201,12 +207,11 @@ class Gallery:
         found: dict[tuple[Role, int], tuple[Likeness, ...]],
         reference: tuple[Role, int],
         image: tuple[Role, int],
-        *,
-        counts: bool = False,
+        prompts: Sequence[str] = (),
     ) -> None:
         if image not in found and reference in self._images and image in self._images:
             pair = self._images[reference], self._images[image]
-            found[image] = tuple(self.judge.compare(*pair, counts=counts))
+            found[image] = tuple(self.judge.compare(*pair, prompts))
 
     def counts(self, place: int) -> bool:
         """Whether speedup and quality stand on the batch at `place` of the plan."""
@@ -219,7 +224,8 @@ class Gallery:
         planned = self.plan[place]
         if planned.purpose is Purpose.OTHER_SEED:
             return any((other, planned.of) not in self.other_seed for other in Role)
-        has_other = any(one.of == place and not one.for_candidate for one in self.plan)
+        others = (one for one in self.plan if one.purpose is Purpose.OTHER_SEED)
+        has_other = any(one.of == place for one in others)
         return (planned.timed and (Role.CANDIDATE, place) not in self.same_seed) or (
             has_other and (role, place) not in self.other_seed
         )
@@ -414,12 +420,15 @@ def _batch(key: tuple[Role, int], planned: PlannedBatch, shown: Shown, gallery: 
     return Batch(
         phase=_PHASES.get(planned.purpose, "timed"),
         purpose=planned.purpose,
+        of=planned.of,
         counts=gallery.counts(key[1]),
         seed=planned.seed,
         time_s=shown.time_s,
         leftover_s=shown.leftover_s,
         scores=gallery.scores[key],
         weather=shown.weather,
+        recalled=shown.recalled,
+        marks=shown.marks,
         same_seed=gallery.same_seed.get(key, ()),
         other_seed=gallery.other_seed.get(key, ()),
     )

@@ -206,6 +206,13 @@ class Component(_Strict):
     tensors: Annotated[list[Tensor], PlainValidator(_tensors)]
 
 
+class _Steps(_Strict):
+    """What came of changing the number of steps."""
+
+    scaled: _Count
+    left: Annotated[list[_Name], Field(max_length=4), FailFast()]
+
+
 class _Report(_Strict):
     """A whole REPORT."""
 
@@ -215,6 +222,7 @@ class _Report(_Strict):
     other_pipelines: _Names = []
     compute_dtype: _Name | None = None
     batches: Annotated[list[_TallyRow], Field(max_length=5000), FailFast()] = []
+    steps: _Steps | None = None
 
 
 class _DeepReport(_Report):
@@ -280,6 +288,8 @@ def read(traces: Traces, warmup: int = 1) -> Reading | NoReading:
         attention_processors=pipeline.attention_processors,
         methods=pipeline.methods,
         unread=tuple(pipeline.unread),
+        scaled_calls=report.steps.scaled if report.steps else None,
+        unscaled=tuple(report.steps.left) if report.steps else (),
     )
 
 
@@ -291,6 +301,19 @@ def read_deep(report: bytes | None) -> dict[str, Component] | NoReading:
     if parsed.components is None:
         return NoReading("it holds no components: no pipeline was loaded")
     return parsed.components
+
+
+def scaled_steps(steps: int, factor: float) -> int:
+    """So many inference steps times a factor, as `templates/steps.py` makes them."""
+    return max(1, int(steps * factor + 0.5))
+
+
+def with_steps(config: Config, factor: float) -> Config:
+    """What a text says once its number of steps is changed."""
+    if config.num_inference_steps is None:
+        return config
+    steps = scaled_steps(config.num_inference_steps, factor)
+    return config.model_copy(update={"num_inference_steps": steps})
 
 
 def expected_steps(

@@ -11,12 +11,15 @@ from runner import assemble, check, compare, model_cache, prompts, sandbox, scor
 from runner.account import Job
 from runner.assemble import Form
 from runner.keep import write_text
-from runner.records import Refused, Role, Source, SpeedtrapError, Verdict
+from runner.records import PromptLength, Refused, Role, Source, SpeedtrapError, Verdict
 from runner.settings import MAX_AUDIT_SEED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runner import captions
     from runner.assemble import Values
-    from runner.records import Config, ConfigMatch, Script
+    from runner.records import Config, ConfigMatch, Isolation, ModelMount, Script
     from runner.settings import Settings
 
 
@@ -35,10 +38,13 @@ def prepare(settings: Settings) -> Job:
         message = f"the baseline cannot be used: {model_cache.remedy(absent[0])}"
         raise SpeedtrapError(message)
     isolation, bwrap = sandbox.find_isolation(settings.sandbox)
+    if settings.baseline_cache is not None:
+        _require_hidden(settings, mounts, isolation)
     clip = prompts.parse_clip(settings.clip) if settings.clip else preset.clip
-    source = prompts.audit_source(preset, settings.audit_prompts)
+    source = prompts.audit_source(preset, settings.audit_prompts, settings.prompt_length)
     secret = secrets.randbelow(MAX_AUDIT_SEED)
     audit_seed = secret if settings.audit_seed is None else settings.audit_seed
+    prompt_set = _fitted(prompt_set, source, settings)
     plan = prompts.with_audit(
         prompts.plan(prompt_set, settings.batch_size, settings.seed),
         source,
@@ -64,6 +70,42 @@ def prepare(settings: Settings) -> Job:
         truth=truth,
         synthesised=synthesised,
     )
+
+
+def _fitted(
+    prompt_set: prompts.PromptSet, source: captions.Source, settings: Settings
+) -> prompts.PromptSet:
+    """The fixed prompts: as many as asked for, and of the length of the audit prompts.
+
+    Prompts of another length than the audit prompts' would look like prepared ones where a
+    candidate is only good at one length.
+    """
+    is_any = settings.prompt_length is PromptLength.ANY
+    if is_any and settings.fixed_batches is None:
+        return prompt_set
+    batches = len(prompt_set.prompts) // settings.batch_size - prompts.WARMUP_BATCHES
+    batches = settings.fixed_batches or max(1, batches)
+    count = settings.batch_size * (prompts.WARMUP_BATCHES + batches)
+    return prompts.fitted(prompt_set, source, count, keep=is_any)
+
+
+def _require_hidden(settings: Settings, mounts: Sequence[ModelMount], isolation: Isolation) -> None:
+    """Refuse a baseline cache that a candidate could read: it holds prompts, seeds and images."""
+    assert settings.baseline_cache is not None
+    if isolation.host_files:
+        message = (
+            "--baseline-cache needs a sandbox: without one, a candidate reads the prompts and the"
+            " images out of the file"
+        )
+        raise SpeedtrapError(message)
+    path = Path(os.path.realpath(settings.baseline_cache))
+    for folder in sandbox.shown(mounts, settings.readable):
+        if path.is_relative_to(os.path.realpath(folder)):
+            message = (
+                f"the sandbox shows {folder}, and so the baseline cache {settings.baseline_cache}:"
+                " keep it elsewhere"
+            )
+            raise SpeedtrapError(message)
 
 
 def _models(candidate: Source | Refused) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from runner import captions, paths, wire
-from runner.records import PlannedBatch, Purpose, SpeedtrapError
+from runner.records import PlannedBatch, PromptLength, Purpose, SpeedtrapError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,6 +28,8 @@ AUDIT_TIMES: Final = 3
 """Audit batches for each fixed one: for 15 fixed prompts in batches of 5 that is nine pairs, enough
 for an interval of their median that one disturbed pair on either side does not widen."""
 LEAST_AUDIT_BATCHES: Final = 9
+LONG_WORDS: Final = 55
+"""CLIP's text encoders take 77 tokens, two of which begin and end them; longer texts are cut."""
 TINY_SD: Final = "speedtrap/tiny-sd"
 _COCO = re.compile(r"coco:(?P<count>[1-9][0-9]{0,5})(?:@(?P<dataset>.+))?")
 MAX_BATCH_BYTES: Final = 128 * 1024
@@ -53,13 +55,18 @@ class ClipModel:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What belongs to a kind of baseline. `grammar` is what audit prompts are drawn from."""
+    """What belongs to a kind of baseline. `grammar` is what audit prompts are drawn from.
+
+    Long prompts are several of its captions in a row, of up to `joined_words`; None: the longest of
+    its captions, since the model understands no more.
+    """
 
     name: str
     prompts: str
     grammar: str
     clip: ClipModel
     target_speedup: float
+    joined_words: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,12 @@ PRESETS: Final = {
     for preset in (
         Preset("embedded", "tiny-20", "tiny", ClipModel("local-dir:tiny-clip", None), 1.5),
         Preset(
-            "natural", "natural-20", "natural", ClipModel("ViT-g-14", "laion2b_s34b_b88k"), 10.0
+            name="natural",
+            prompts="natural-20",
+            grammar="natural",
+            clip=ClipModel("ViT-g-14", "laion2b_s34b_b88k"),
+            target_speedup=10.0,
+            joined_words=LONG_WORDS,
         ),
     )
 }
@@ -147,6 +159,20 @@ def plan(prompts: PromptSet, batch_size: int, seed: int) -> tuple[PlannedBatch, 
     )
 
 
+def fitted(
+    prompts: PromptSet, source: captions.Source, count: int, *, keep: bool = True
+) -> PromptSet:
+    """A prompt set of exactly `count`: its first ones, and then some of `source`, always the same.
+
+    Without `keep`, all are of `source`.
+    """
+    kept = prompts.prompts[:count] if keep else ()
+    rng = random.Random(prompts.digest)  # noqa: S311  (public like the others)
+    drawn = captions.draw_distinct(source, count - len(kept), frozenset(kept), rng)
+    named = prompts.name if keep else f"{prompts.name}, but of the {source.name}"
+    return _from_text(named, "\n".join([*kept, *drawn]))
+
+
 def _bounded(batches: Iterable[PlannedBatch]) -> tuple[PlannedBatch, ...]:
     """The batches, none too large for the channel."""
     found = tuple(batches)
@@ -161,10 +187,19 @@ def _bounded(batches: Iterable[PlannedBatch]) -> tuple[PlannedBatch, ...]:
     return found
 
 
-def audit_source(preset: Preset, file: Path | None) -> captions.Source:
+def audit_source(
+    preset: Preset, file: Path | None, length: PromptLength = PromptLength.ANY
+) -> captions.Source:
     """Where audit prompts come from: the private `file`, or the preset's grammar."""
-    if file is None:
-        return captions.from_grammar(preset.grammar)
+    if file is not None:
+        return captions.of_length(_from_file(file), length)
+    source = captions.from_grammar(preset.grammar)
+    if length is PromptLength.LONG and preset.joined_words is not None:
+        return captions.joined(source, preset.joined_words)
+    return captions.of_length(source, length)
+
+
+def _from_file(file: Path) -> captions.Source:
     try:
         prompts = _from_text(file.name, file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:

@@ -15,8 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import TextIO
 
-    from runner.records import ConfigMatch, Cost, Distances, Fidelity, Part, Result
+    from runner.records import (
+        ConfigMatch,
+        Cost,
+        Distances,
+        Drift,
+        Fidelity,
+        ImageReward,
+        Part,
+        Result,
+    )
     from runner.repeat import Repeated
+    from runner.stability import Row, Stability
 
 TRACEBACK_LINES: Final = 12
 _MAX_TRACEBACK_CHARS: Final = 500
@@ -56,6 +66,54 @@ def rows_again(repeated: Repeated) -> Iterator[tuple[str, str]]:
     for number, result in enumerate(repeated.runs, start=1):
         told = [str(result.verdict), *(f"{name} {value}" for name, value in _numbers(result))]
         yield f"run {number}", "; ".join(told)
+
+
+def show_shapes(stability: Stability, file: TextIO) -> None:
+    """Write what several shapes come to, a table of them, and why some were not run."""
+    console = console_for(file)
+    console.print(grid(rows_of_shapes(stability)))
+    console.print()
+    console.print(table_of_shapes(stability))
+    if reasons := [(row.name, row.reason) for row in stability.rows if row.verdict is None]:
+        console.print()
+        console.print(grid(reasons))
+
+
+def rows_of_shapes(stability: Stability) -> Iterator[tuple[str, str]]:
+    """Name and value of each line above the table of shapes."""
+    yield "verdict", f"{stability.verdict}{' (passed)' if stability.passed else ''}"
+    if stability.reason:
+        yield "reason", stability.reason
+    least, greatest = stability.least_speedup, stability.greatest_speedup
+    if least is not None and greatest is not None:
+        yield "speedup", f"{least:.2f}x to {greatest:.2f}x"
+    yield "shapes", stability.summary
+
+
+def table_of_shapes(stability: Stability) -> Table:
+    """A line for each shape; one that differs clearly from what was asked has a mark."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for name in ("", "speedup", "quality loss, %", "loss"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("verdict", overflow="fold")
+    for row in stability.rows:
+        marks = {"slower": stability.uneven, "faster": stability.faster}
+        mark = "".join(f" ({word})" for word, names in marks.items() if row.name in names)
+        told = (row.verdict or row.came).replace("_", " ") + mark
+        cells = (row.name, *_cells(row), told)
+        table.add_row(*(Text(one_line(cell)) for cell in cells))
+    return table
+
+
+def _cells(row: Row) -> Iterator[str]:
+    """Speedup, quality loss and loss of a shape."""
+    for value, ends, scale, form in (
+        (row.speedup, row.speedup_ci, 1, ".2f"),
+        (row.quality_loss, row.quality_loss_ci, 100, ".1f"),
+    ):
+        scaled = ends and (ends[0] * scale, ends[1] * scale)
+        yield "-" if value is None else f"{value * scale:{form}}{_ends(scaled, form)}"
+    yield "-" if row.loss is None else f"{row.loss:.2f}"
 
 
 def _quoted(lines: Iterable[str]) -> Table:
@@ -160,10 +218,22 @@ def _sides(result: Result) -> Iterator[tuple[str, str]]:
         yield "public prompts", f"{_part(result.audit.fixed)}; fresh: {_part(result.audit.audit)}"
     if result.fidelity is not None:
         yield "fidelity", _fidelity(result.fidelity)
+    if result.drift is not None:
+        yield "baseline cache", _drift(result.drift)
     if result.distances is not None:
         yield from _distances(result.distances)
     if result.claim is not None:
         yield "claim", f"{result.claim.time_s:.3f} s, CLIP score {result.claim.score:.3f}"
+
+
+def _drift(drift: Drift) -> str:
+    """How the live batches of a recalled baseline compare, and how noisy its own run was."""
+    factor = f"{drift.factor:.3f}{_ends((drift.low, drift.high), '.3f')}"
+    return (
+        f"live batches took {factor} times the cached seconds ({len(drift.live_s)} batches);"
+        f" measured {drift.measured_at} with a noise of {drift.noise:.2%} on {drift.noise_pairs}"
+        " pairs against itself"
+    )
 
 
 def _took(cost: Cost) -> str:
@@ -181,8 +251,20 @@ def _distances(distances: Distances) -> Iterator[tuple[str, str]]:
         yield "FID", f"{distances.fid:.2f}"
     if lpips is not None:
         yield "LPIPS", f"{lpips.value:.4f} (standard error {lpips.error:.4f})"
+    if distances.image_reward is not None:
+        yield "ImageReward", _rewards(distances.image_reward)
     for text in distances.withheld:
         yield "not told", text
+
+
+def _rewards(rewards: ImageReward) -> str:
+    """Both means, and whether their difference is one: either way is worth a look."""
+    means = f"{rewards.candidate:.3f}, baseline {rewards.baseline:.3f}"
+    seen = f"{means}; difference {rewards.difference:+.3f}{_ends(rewards.difference_ci, '+.3f')}"
+    low, high = rewards.difference_ci or (0.0, 0.0)
+    if low > 0:
+        return f"{seen}: surely above"
+    return f"{seen}: surely below" if high < 0 else seen
 
 
 def _part(part: Part) -> str:

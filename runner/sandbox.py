@@ -122,6 +122,12 @@ def this_interpreter() -> Interpreter:
     )
 
 
+def shown(models: Sequence[ModelMount], readable: Sequence[Path]) -> tuple[Path, ...]:
+    """Folders of the host that a sandbox with these models and readable folders shows."""
+    mounted = [model.folder for model in models]
+    return (Path("/usr"), Path("/sys"), *this_interpreter().folders, *mounted, *readable)
+
+
 def find_isolation(policy: IsolationPolicy) -> tuple[Isolation, Path | None]:
     """Choose the back end and prove that it works here.
 

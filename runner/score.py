@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
-from runner import exchange, gpu, prepare, sandbox, scorer, verify, weather
+from runner import exchange, gpu, prepare, recall, sandbox, scorer, verify, weather
 from runner.account import Account
 from runner.keep import Keeper
 from runner.progress import Silent
@@ -68,20 +68,38 @@ def run(settings: Settings, display: Display) -> Result:
         return account.result(scripts)
     for role, script in scripts.items():
         account.keeper.text(role, "tmp.py", script.text)
-    return account.result(witness(scripts, account, gpu.PyNvml()))
+    with ExitStack() as stack:
+        if settings.baseline_cache is not None:
+            with account.phase("baseline cache"):
+                account.use(stack.enter_context(_memory(settings.baseline_cache, account)))
+        return account.result(witness(scripts, account, gpu.PyNvml()))
+
+
+def _memory(path: Path, account: Account) -> recall.Memory:
+    """Open the baseline cache at `path`; make it, if there is none, by measuring the baseline."""
+    if not path.exists():
+        account.display.begin(f"measuring the baseline against itself for {path}")
+        alone = prepare.prepare(recall.of_itself(account.job.settings))
+        with recall.Recorder(path) as recorder:
+            own = Account(alone, recorder, account.display)
+            scripts = prepare.write_scripts(alone)
+            outcome = (
+                scripts if isinstance(scripts, Refused) else witness(scripts, own, gpu.PyNvml())
+            )
+            recorder.finish(alone.plan, outcome, own.result(outcome))
+    return recall.read(path)
 
 
 def witness(scripts: Mapping[Role, Script], account: Account, nvml: Nvml) -> Measured | Refused:
     """Measure both sides on a leased device; again if somebody else's memory was in the way."""
-    settings = account.job.settings
-    request = gpu.Request.parse(settings.device, settings.wait_s)
+    request = gpu.Request.parse(account.device_wanted, account.job.settings.wait_s)
     for attempt in range(MAX_ATTEMPTS):
         with ExitStack() as stack:
             with account.phase("lease"):
                 lease = stack.enter_context(
                     gpu.lease(request, nvml, account.display.begin, account.crowded)
                 )
-            account.device = lease.device
+            account.is_on(lease.device)
             account.before(weather.before(nvml, lease.device))
             watch = stack.enter_context(gpu.Watch(nvml, lease.device.uuid))
             try:
@@ -156,6 +174,7 @@ def _measure(
         idle = gpu.Idle(nvml, lease.device.uuid)
         starter = Starter(account, lease, stack, scratch, idle.wait_until_idle, station)
         turns = {role: starter.start(role, script) for role, script in scripts.items()}
+        turns[Role.BASELINE] = account.turn(turns[Role.BASELINE])
         with account.phase("imports"):
             exchange.wait_for_imports([turn.side for turn in turns.values()])
             judge.wait_until_loaded()
@@ -163,7 +182,7 @@ def _measure(
             measured = exchange.run(
                 turns[Role.BASELINE],
                 turns[Role.CANDIDATE],
-                exchange.Gallery(list(job.plan), judge, account.until_decided()),
+                exchange.Gallery(list(job.plan), judge, account.more()),
                 account.order,
                 account.display,
             )

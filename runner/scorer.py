@@ -70,14 +70,14 @@ class Scorer:
         return self._ask(request, len(images))
 
     def compare(
-        self, references: Sequence[Image], images: Sequence[Image], *, counts: bool = False
+        self, references: Sequence[Image], images: Sequence[Image], prompts: Sequence[str] = ()
     ) -> list[Likeness]:
         """How alike the images of each pair are, which must be of one size; raises as `score`.
 
-        `counts`: the references are the baseline's and the images the candidate's, and `distances`
-        tells of them. No pair may count twice.
+        With the `prompts` of the pairs, they count: the references are the baseline's and the
+        images the candidate's, and `distances` tells of them. No pair may count twice.
         """
-        request = [(Kind.COMPARE, b"\1" if counts else b"")]
+        request = [(Kind.COMPARE, wire.pack_batch(0, prompts) if prompts else b"")]
         request += [(Kind.IMAGES, wire.pack_images(side)) for side in (references, images)]
         numbers = self._ask(request, wire.LIKENESS_COUNT * len(images))
         return [
@@ -131,8 +131,9 @@ class Scorer:
 def start(clip: ClipModel, device: Device, extras: Sequence[str] = ()) -> Scorer:
     """Start the scorer for `clip` on `device`; it loads while the caller goes on.
 
-    `extras` are `lpips` and `fid`, or `fid=FILE` with weights of Inception; each costs time for
-    every pair that counts. What is missing for one is said by `Scorer.distances`, and no failure.
+    `extras` are `lpips`, `fid` or `fid=FILE` with weights of Inception, and `imagereward` or
+    `imagereward=FOLDER`; each costs time for every pair that counts. What is missing for one is
+    said by `Scorer.distances`, and no failure.
     """
     ours, theirs = wire.pair()
     log = tempfile.TemporaryFile()  # noqa: SIM115  (the scorer owns and closes it)

@@ -1,7 +1,8 @@
 """The scorer's own process: `python -m runner.scorer_process FD MODEL TAG [EXTRA ...]`. Trusted.
 
 It runs the very segment that a standalone `tmp.py` scores with. An EXTRA is a metric that not
-everybody wants to wait for: `lpips`, `fid`, or `fid=FILE` with the weights of Inception.
+everybody wants to wait for: `lpips`, `fid`, or `fid=FILE` with the weights of Inception,
+`imagereward`, or `imagereward=FOLDER` with its weights.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from runner import distribution, paths, wire
-from runner.distribution import Gathering, Withheld
+from runner import distribution, imagereward, paths, wire
+from runner.distribution import Gathering, Pairs, Withheld
 from runner.likeness import likeness
 from runner.wire import Channel, ChannelClosedError, Kind
 
@@ -50,25 +51,25 @@ def _answer(channel: Channel, clip: Clip, gathering: Gathering) -> tuple[Kind, b
         case Kind.DISTANCE:
             return Kind.REPORT, report(gathering)
         case Kind.COMPARE:
-            pairs = _receive_images(channel), _receive_images(channel)
-            numbers = _compare(pairs, clip, gathering, counts=bool(request.payload))
+            numbers = _compare(_receive_pairs(channel, request.payload), clip, gathering)
         case _:
             _, prompts = wire.unpack_batch(request.payload)
             numbers = clip.score(prompts, _receive_images(channel))
     return Kind.SCORES, wire.pack_scores(numbers)
 
 
-def _compare(
-    pairs: tuple[list[Image.Image], list[Image.Image]],
-    clip: Clip,
-    gathering: Gathering,
-    *,
-    counts: bool,
-) -> list[float]:
+def _receive_pairs(channel: Channel, payload: bytes | bytearray) -> Pairs:
+    """Pairs of images, with their prompts where they count, else without."""
+    _, prompts = wire.unpack_batch(payload) if payload else (0, [])
+    return Pairs(prompts, _receive_images(channel), _receive_images(channel))
+
+
+def _compare(pairs: Pairs, clip: Clip, gathering: Gathering) -> list[float]:
     def keep(references: torch.Tensor, images: torch.Tensor) -> None:
         gathering.add(pairs, (references, images))
 
-    return likeness(*pairs, clip.embed, clip.device, keep if counts else None)
+    counted = keep if pairs.prompts else None
+    return likeness(pairs.references, pairs.images, clip.embed, clip.device, counted)
 
 
 def load_extras(extras: Sequence[str], device: str) -> Gathering:
@@ -76,10 +77,13 @@ def load_extras(extras: Sequence[str], device: str) -> Gathering:
     gathering = Gathering()
     for extra in extras:
         name, _, file = extra.partition("=")
+        place = Path(file) if file else None
         if name == "fid":
-            gathering.extras[name] = distribution.load_fid(device, Path(file) if file else None)
+            gathering.extras["fid"] = distribution.load_fid(device, place)
         if name == "lpips":
-            gathering.extras[name] = distribution.load_lpips(device)
+            gathering.extras["lpips"] = distribution.load_lpips(device)
+        if name == "imagereward":
+            gathering.extras["image_reward"] = imagereward.load_imagereward(device, place)
     return gathering
 
 

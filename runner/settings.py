@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from runner import compare
-from runner.records import BaselinePrecision, IsolationPolicy, SpeedtrapError
+from runner.records import BaselinePrecision, IsolationPolicy, PromptLength, SpeedtrapError
 
 MAX_SEED: Final = 2**31
 """Batches count up from the seed, and numpy's generator takes no seed from 2**32 on."""
@@ -41,7 +41,12 @@ class Settings:
     `audit_prompts` (a private text file, a prompt a line) or else from the preset's grammar.
     `audit_seed` repeats those of an earlier run; None: secret. `allow_untied` accepts images that
     do not follow from the seed as the baseline's do, from a sampler that adds noise for one.
-    `metrics` are further ones: `lpips`, `fid`, or `fid=FILE` with weights of Inception.
+    `baseline_cache` is a file that the baseline is recalled from, and is made if it is not there.
+    `metrics` are further ones: `lpips`, `fid` or `fid=FILE` with weights of Inception,
+    `imagereward` or `imagereward=FOLDER` with its weights.
+    With `prompt_length`, all prompts are short or long ones of where audit prompts come from. There
+    are `fixed_batches` of the public ones, by default as many as the prompt set has.
+    `steps_factor` multiplies the number of inference steps in both files' pipeline calls.
     Raises `SpeedtrapError` for a value out of its range.
     """
 
@@ -74,6 +79,10 @@ class Settings:
     audit_seed: int | None = None
     allow_untied: bool = False
     metrics: tuple[str, ...] = ()
+    prompt_length: PromptLength = PromptLength.ANY
+    fixed_batches: int | None = None
+    steps_factor: float = 1.0
+    baseline_cache: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
@@ -99,6 +108,11 @@ class Settings:
             self.audit_seed is None or 0 <= self.audit_seed < MAX_AUDIT_SEED,
             f"the audit seed must be in 0 to {MAX_AUDIT_SEED - 1}",
         )
+        _require(
+            self.fixed_batches is None or 1 <= self.fixed_batches <= MAX_AUDIT_BATCHES,
+            f"the number of fixed batches must be 1 to {MAX_AUDIT_BATCHES}",
+        )
+        _require(0 < self.steps_factor < math.inf, "the factor of steps must be above 0 and finite")
         _require(0 < self.budget_s < math.inf, "the budget must be above 0 and finite")
         _require(
             not (self.until_decided and self.audit_batches == 0),
@@ -106,14 +120,32 @@ class Settings:
             " --audit-batches 0",
         )
         for metric in self.metrics:
-            known = metric in {"lpips", "fid"} or metric.startswith("fid=")
-            _require(known, f"there is no metric {metric!r}; choose lpips, fid or fid=FILE")
+            named = metric.startswith(("fid=", "imagereward="))
+            _require(
+                named or metric in {"lpips", "fid", "imagereward"},
+                f"there is no metric {metric!r}; choose lpips, fid, fid=FILE, imagereward or"
+                " imagereward=FOLDER",
+            )
+        if self.baseline_cache is not None:
+            self._check_cache(self.baseline_cache)
         compare.check_fields((*self.fields, *self.open_fields))
         if self.save_baseline is not None:
             _require(self.baseline is None, "--save-baseline writes the baseline that is made here")
             for role, path in (("candidate", self.candidate), ("ground truth", self.against)):
                 is_input = path is not None and _is_same(self.save_baseline, path)
                 _require(not is_input, f"--save-baseline would overwrite the {role}")
+
+    def _check_cache(self, path: Path) -> None:
+        _require(
+            self.baseline is not None,
+            "--baseline-cache keeps what one baseline made: name it with --baseline (a baseline"
+            " that is made here is another one for each candidate; --save-baseline writes it)",
+        )
+        _require(
+            not path.exists() or path.is_file(), f"{path} is no file; --baseline-cache takes one"
+        )
+        folder = path.absolute().parent
+        _require(folder.is_dir(), f"there is no folder {folder} for the file of --baseline-cache")
 
     def memory_limit(self) -> int:
         """Bytes of host memory that each worker may use."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from runner import estimate, loss
-from runner.records import Claim, Failure, Judgement, Phase, Purpose, Refused, Verdict
+from runner.records import Claim, Failure, Judgement, Phase, Refused, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from runner.estimate import Estimate
     from runner.records import (
         Audit,
+        Drift,
         Ending,
         Fidelity,
         Measured,
@@ -56,6 +57,10 @@ SAFE_IMAGES: Final = 200
 """A good method spoils one image in forty: fewer hold too few of them for an interval to know, and
 who goes on until it looks good stops where there were none. See docs/method.md."""
 MORE: Final = "measure more prompts: --until-decided, a longer --budget, or --audit-batches N"
+MAX_DRIFT: Final = 0.1
+"""From a cached baseline to its live batches. Who is slower by more is another machine by now."""
+LEAST_PSNR_DB: Final = 30.0
+"""Of a baseline's live images against its cached ones: not every GPU makes the same last bit."""
 ROUNDING: Final = 1e-9
 """A target is reached exactly at it; 1 - 98/100 is not quite 0.02 in binary."""
 _EXTENSIONS = re.compile(r"^Extension modules: .*$", re.MULTILINE)
@@ -117,7 +122,8 @@ class Evidence:
     `scores` are the CLIP scores of the candidate's images that count, 0 for those that are not like
     the baseline's. `allow_untied`: see `Settings`. Without
     `has_quality` (random CLIP weights) images are not judged. `level` is that of the intervals.
-    From fewer than `least_images` the targets are not called met.
+    From fewer than `least_images` the targets are not called met. `drift` is that of a recalled
+    baseline, whose seconds in `measured` are corrected by it.
     """
 
     measured: Measured
@@ -129,29 +135,44 @@ class Evidence:
     has_quality: bool = False
     level: float = estimate.LEVEL
     least_images: int = 0
+    drift: Drift | None = None
 
 
 def is_decided(evidence: Evidence, targets: Targets) -> bool:
     """Whether more images are no use: one target is missed, both are met, or no image counts."""
-    if not _is_tied(evidence) or evidence.measured.baseline.score <= 0:
+    if not _is_tied(evidence) or evidence.measured.baseline.score <= 0 or _drifted(evidence.drift):
         return True
-    credited = _credited(evidence, _speed(evidence))
+    credited = credited_speedup(evidence)
     verdict, _ = _verdict(evidence, credited, _quality(evidence), targets)
     return verdict is not Verdict.INCONCLUSIVE
 
 
 def _speed(evidence: Evidence) -> Estimate:
-    return estimate.speedup(*_seconds(evidence.measured), evidence.level)
+    found = estimate.speedup(*_seconds(evidence.measured), evidence.level)
+    return found.widened(_drift_half(evidence))
 
 
-def _credited(evidence: Evidence, speed: Estimate) -> Estimate:
+def _drift_half(evidence: Evidence) -> float:
+    """Half the width, in logarithms, of the interval of a recalled baseline's drift."""
+    drift, level = evidence.drift, evidence.level
+    if drift is None:
+        return 0.0
+    seen = drift.live_s, drift.cached_s, drift.noise, drift.noise_pairs
+    found = estimate.drift(*seen, level)
+    assert found.high is not None
+    return math.log(found.high / found.value)
+
+
+def credited_speedup(evidence: Evidence) -> Estimate:
     """The speedup that counts: of tied images, and not of the faster half of the batches alone.
 
     A median does not see how slow the slower half is, and the quality is a mean over all of them:
     seconds that were spent in any batch have to cost something. So where all batches together are
     faster by less than the median, that counts, whether by intent or by a burst of load.
     """
+    speed = _speed(evidence)
     total = estimate.total_speedup(*_seconds(evidence.measured), evidence.level)
+    total = total.widened(_drift_half(evidence))
     is_uneven = total.value < EVEN_SHARE * speed.value
     return (total if is_uneven else speed).times(_credit(evidence))
 
@@ -178,7 +199,7 @@ def judge(evidence: Evidence, targets: Targets) -> Judgement:
     if refusal := _refusal(claim, evidence):
         return Judgement(*refusal, claim=claim)
     speed = _speed(evidence)
-    credited = _credited(evidence, speed)
+    credited = credited_speedup(evidence)
     found = Judgement(
         Verdict.INCONCLUSIVE,
         "the baseline's images have a CLIP score of 0, so there is no quality to compare",
@@ -207,7 +228,27 @@ def judge(evidence: Evidence, targets: Targets) -> Judgement:
         loss=loss.loss(credited.value, quality.value, targets.speedup, targets.quality_loss),
         loss_ci=_loss_ends(credited, quality, targets),
     )
+    if problem := _drifted(evidence.drift):
+        return judgement.without_loss(Verdict.INCONCLUSIVE, problem)
     return judgement if _is_tied(evidence) else _untied(judgement, evidence.fidelity)
+
+
+def _drifted(drift: Drift | None) -> str | None:
+    """Why a recalled baseline is not the one that runs now, if so."""
+    if drift is None:
+        return None
+    remedy = "delete the file of --baseline-cache and run again, to measure the baseline anew"
+    if drift.least_psnr_db < LEAST_PSNR_DB:
+        return (
+            "the baseline no longer makes the images of its cache (PSNR"
+            f" {drift.least_psnr_db:.1f} dB): {remedy}"
+        )
+    if abs(math.log(drift.factor)) > math.log1p(MAX_DRIFT):
+        return (
+            f"the baseline takes {drift.factor:.3f} times as long as in its cache, at most"
+            f" {MAX_DRIFT:.0%} off are corrected: see that the machine is quiet, or {remedy}"
+        )
+    return None
 
 
 def _refusal(claim: Claim | None, evidence: Evidence) -> tuple[Verdict, str] | None:
@@ -336,10 +377,8 @@ def tampering(claim: Claim | None, measured: Measured) -> str | None:
 
 def _witnessed(side: Side) -> tuple[float, float, int]:
     """Seconds, mean score and number of the batches that a script's claim is about."""
-    timed = [batch for batch in side.batches if batch.purpose is not Purpose.WARM_UP]
-    scores = [score for batch in timed for score in batch.scores]
-    time_s = math.fsum(batch.time_s for batch in timed)
-    return time_s, math.fsum(scores) / len(scores), len(timed)
+    scores = [score for batch in side.run for score in batch.scores]
+    return side.run_s, math.fsum(scores) / len(scores), len(side.run)
 
 
 def _overhead_s(measured: Measured) -> float:

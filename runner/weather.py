@@ -20,7 +20,7 @@ for that.
 *What a candidate can bring about.* It runs below us, so its load is ours, with one exception: a
 child that nobody waits for (SIGCHLD ignored) and that starts and ends between two looks leaves its
 time to nobody, and shows as foreign. It can heat its card, too. Whoever repeats what is marked must
-not let a candidate choose which of its batches count: see `why_again`. In the baseline's turn it is
+not let a candidate choose which of its batches count: see `doubt`. In the baseline's turn it is
 frozen.
 
 *What is not seen.* In a container, NVML may speak of the host's process ids; a process that is not
@@ -530,18 +530,6 @@ def marks(weather: Weather, limits: Limits) -> tuple[str, ...]:
     Empty for fair weather. What is not known is not held against it.
     """
     return (*_of_clocks(weather), *_of_the_crowd(weather), *_of_the_host(weather, limits))
-
-
-def why_again(baseline: Weather, candidate: Weather, limits: Limits) -> tuple[str, ...]:
-    """Why both sides' batches of one pair may be measured again, in place of the marked ones.
-
-    All that marks the baseline's batch, during which the candidate was frozen. Of what marks the
-    candidate's, only what is not of its own making: by the rest (heat, load that is nobody's) it
-    could drop those of its batches that it does not like. A pair that is marked and may not be
-    measured again stays in the numbers, and they carry the mark.
-    """
-    found = (*marks(baseline, limits), *_of_the_crowd(candidate))
-    return tuple(dict.fromkeys(found))
 
 
 def before(nvml: Nvml, device: Device, host: Host | None = None) -> tuple[str, ...]:

@@ -28,7 +28,8 @@ The conversation of a worker (C is the controller, W the worker):
 
 The scorer speaks the same frames: C BATCH + IMAGES, S SCORES (one number an image); and to compare
 images in pairs, C COMPARE + IMAGES + IMAGES, S SCORES (`LIKENESS_COUNT` numbers a pair). Pairs of a
-COMPARE that carries a byte count: C DISTANCE, S REPORT tells of all of them together, as JSON text.
+COMPARE that carries their prompts, as BATCH does, count: C DISTANCE, S REPORT tells of all of them
+together, as JSON text.
 
 Only the standard library is imported here: the very same file is mounted into the sandbox and is
 all of Speedtrap that a candidate's process can see.
@@ -71,6 +72,7 @@ _STEP_BYTES: Final = 16 * 1024 * 1024
 """Memory follows what came in steps of this size, never what a header promised."""
 _BUFFER_BYTES: Final = 4 * 1024 * 1024
 """Asked of the kernel, which may grant less: a batch of five images of 512 x 512."""
+_MAX_BATCH_BYTES: Final = _BATCH_HEAD.size + MAX_BATCH * (_COUNT.size + MAX_PROMPT_BYTES)
 
 
 class Kind(enum.IntEnum):
@@ -93,13 +95,13 @@ MAX_PAYLOAD_BYTES: Final[dict[Kind, int]] = {
     Kind.HELLO: 0,
     Kind.GO: 0,
     Kind.READY: 0,
-    Kind.BATCH: _BATCH_HEAD.size + MAX_BATCH * (_COUNT.size + MAX_PROMPT_BYTES),
+    Kind.BATCH: _MAX_BATCH_BYTES,
     Kind.IMAGES: _COUNT.size + MAX_BATCH * _SIZE.size + MAX_PIXEL_BYTES,
     Kind.SCORE: _DOUBLE.size,
     Kind.END: 0,
     Kind.SCORES: _COUNT.size + MAX_BATCH * LIKENESS_COUNT * _DOUBLE.size,
     Kind.REPORT: MAX_REPORT_BYTES,
-    Kind.COMPARE: 1,
+    Kind.COMPARE: _MAX_BATCH_BYTES,
     Kind.DISTANCE: 0,
 }
 

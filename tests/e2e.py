@@ -134,6 +134,11 @@ class Run:
         return circumstances["wall_s"] - circumstances["phases_s"].get("lease", 0.0)
 
 
+def planned(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Batches of a side without the second goes that a busy host brings about."""
+    return [one for one in batches if one["purpose"] != "again"]
+
+
 class Session:
     """One run of the command in surroundings of its own, so that its traces can be told apart."""
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from runner import distribution, scorer, wire
-from runner.distribution import Cmmd, Fid, Gathering, Lpips, Mean, Withheld
+from runner.distribution import Cmmd, Fid, Gathering, Lpips, Mean, Pairs, Withheld
 from runner.prompts import ClipModel
 from runner.records import Device
 from runner.scorer_process import load_extras, report
@@ -152,6 +152,10 @@ def noise(count, seed, side_px=24):
     return [Image.fromarray(one) for one in pixels]
 
 
+def pairs(references, images):
+    return Pairs(["a"] * len(images), references, images)
+
+
 def bright(images, by):
     return [
         Image.fromarray((np.asarray(one).astype(int) + by).clip(0, 255).astype(np.uint8))
@@ -181,7 +185,7 @@ def test_fid_of_all_batches_is_that_of_the_formula(monkeypatch):
     references, images = noise(45, 1), bright(noise(45, 2), 40)
     fid = Fid(FrechetInceptionDistance(Means()))
     for start in range(0, 45, 9):
-        fid.add(references[start : start + 9], images[start : start + 9])
+        fid.add(pairs(references[start : start + 9], images[start : start + 9]))
     stacks = [np.stack([np.asarray(one) for one in side]) for side in (references, images)]
     features = [
         Means()(torch.tensor(stack).permute(0, 3, 1, 2)).double().numpy() for stack in stacks
@@ -191,7 +195,7 @@ def test_fid_of_all_batches_is_that_of_the_formula(monkeypatch):
 
 def test_of_too_few_images_there_is_no_fid_and_it_says_how_many_are_missing():
     fid = Fid(FrechetInceptionDistance(Means()))
-    fid.add(noise(3, 1), noise(3, 2))
+    fid.add(pairs(noise(3, 1), noise(3, 2)))
     found = fid.value()
     assert isinstance(found, Withheld)
     assert "2,049 images of each side, not 3" in found.reason
@@ -217,7 +221,7 @@ def saved(folder, width):
 def test_fid_takes_torchscript_weights_from_a_file(tmp_path):
     fid = distribution.load_fid("cpu", saved(tmp_path, 2048))
     assert isinstance(fid, Fid)
-    fid.add(noise(9, 1), noise(9, 2, 40))
+    fid.add(pairs(noise(9, 1), noise(9, 2, 40)))
     assert "not 9" in fid.value().reason
 
 
@@ -301,7 +305,7 @@ def test_lpips_is_the_mean_over_pairs_and_leaves_no_stand_ins(only_in):
     assert isinstance(lpips.value(), Withheld)
     black = Image.new("RGB", (20, 30))
     for level in (0, 51):
-        lpips.add([black], [Image.new("RGB", (20, 30), (level,) * 3)])
+        lpips.add(pairs([black], [Image.new("RGB", (20, 30), (level,) * 3)]))
     assert lpips.value() == Mean(pytest.approx(0.2), pytest.approx(0.2))
 
 
@@ -319,7 +323,7 @@ def test_a_gathering_takes_batches_and_tells_of_all_of_them():
     gathering = Gathering({"lpips": Withheld("no weights")})
     for start in range(0, 20, 5):
         x, y = cloud(20, 1)[start : start + 5], cloud(20, 2)[start : start + 5]
-        gathering.add((noise(5, 1), noise(5, 2)), (torch.tensor(x), torch.tensor(y)))
+        gathering.add(pairs(noise(5, 1), noise(5, 2)), (torch.tensor(x), torch.tensor(y)))
     found = gathering.values()
     assert found.keys() == {"cmmd", "lpips"}
     together = distribution.cmmd(cloud(20, 1), cloud(20, 2))
@@ -331,7 +335,7 @@ def test_a_gathering_is_bounded(monkeypatch):
     monkeypatch.setattr(distribution, "MAX_PAIRS", 17)
     gathering = Gathering({"fid": Fid(FrechetInceptionDistance(Means()))})
     for seed in range(5):
-        gathering.add((noise(5, seed), noise(5, seed)), (rows(5, seed), rows(5, seed + 9)))
+        gathering.add(pairs(noise(5, seed), noise(5, seed)), (rows(5, seed), rows(5, seed + 9)))
     found = gathering.values()
     assert gathering.pairs == 17
     assert "not 17" in found["fid"].reason
@@ -346,7 +350,7 @@ class OutOfMemory(torch.nn.Module):
 def test_a_metric_that_fails_is_withheld_and_costs_no_run():
     gathering = Gathering({"lpips": Lpips(OutOfMemory(), "cpu")})
     for seed in range(4):
-        gathering.add((noise(5, seed), noise(5, seed)), (rows(5, seed), rows(5, seed + 9)))
+        gathering.add(pairs(noise(5, seed), noise(5, seed)), (rows(5, seed), rows(5, seed + 9)))
     told = scorer.Distances.model_validate_json(report(gathering))
     assert told.withheld == ("LPIPS could not be computed: CUDA out of memory",)
     assert told.cmmd is not None
@@ -362,7 +366,7 @@ def test_what_is_told_is_what_the_controller_reads(only_in):
     package(only_in, "stlpips_pytorch", LPIPS)
     gathering = load_extras(["lpips", f"fid={only_in}/none.pt"], "cpu")
     for seed in range(4):
-        gathering.add((noise(5, seed), noise(5, seed + 9)), (rows(5, seed), rows(5, seed + 9)))
+        gathering.add(pairs(noise(5, seed), noise(5, seed + 9)), (rows(5, seed), rows(5, seed + 9)))
     told = scorer.Distances.model_validate_json(report(gathering))
     values = gathering.values()
     assert told.images == 20
@@ -390,8 +394,8 @@ def test_the_real_scorer_tells_of_the_pairs_that_count_and_of_no_others():
         plain, other = sent(noise(8, 1, 64)), sent(bright(noise(8, 2, 64), 60))
         alike = judge.compare(plain, other)
         assert judge.distances() == before
-        assert judge.compare(plain, other, counts=True) == alike
-        judge.compare(other, plain, counts=True)
+        assert judge.compare(plain, other, ["a"] * 8) == alike
+        judge.compare(other, plain, ["a"] * 8)
         told = judge.distances()
         assert judge.score(["a red circle"], plain[:1])
     assert before.images == 0

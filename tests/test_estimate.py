@@ -3,12 +3,13 @@
 import itertools
 import math
 import random
+import statistics
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from runner.estimate import LEAST_PAIRS, LEVEL, quality_loss, speedup, total_speedup
+from runner.estimate import LEAST_PAIRS, LEVEL, difference, quality_loss, speedup, total_speedup
 
 seconds = st.floats(0.01, 1000)
 scores = st.floats(1, 100)
@@ -208,6 +209,20 @@ class TestBoth:
 def test_a_median_of_few_pairs_cannot_be_surer_than_its_widest_interval(count, level, has_interval):
     found = speedup([2.0] * count, [1.0] * count, level)
     assert (found.interval is not None) == has_interval
+
+
+def test_a_mean_difference_has_nearly_the_interval_of_student():
+    rng = random.Random(1)
+    ours = [rng.gauss(0, 5) for _ in range(40)]
+    theirs = [one + 0.3 + rng.gauss(0, 1) for one in ours]
+    gaps = [their - our for our, their in zip(ours, theirs, strict=True)]
+    error = statistics.stdev(gaps) / math.sqrt(40)
+    found = difference(ours, theirs, LEVEL)
+    assert found.value == pytest.approx(statistics.fmean(gaps))
+    assert found.low == pytest.approx(found.value - 2.0227 * error, abs=0.1 * error)
+    assert found.high == pytest.approx(found.value + 2.0227 * error, abs=0.1 * error)
+    assert difference(ours[:4], theirs[:4], LEVEL).interval is None
+    assert difference(theirs, ours, LEVEL).value == pytest.approx(-found.value)
 
 
 def test_scores_of_which_a_draw_may_be_all_zero_have_no_interval():

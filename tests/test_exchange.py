@@ -181,6 +181,7 @@ class FakeJudge:
         self.clock, self.value, self.step_s = clock or Clock(), score, step_s
         self.seen, self.pairs, self.frozen_then = [], [], []
         self.counted = 0
+        self.prompted = []
         self.frozen = lambda: None
 
     def score(self, prompts, images):
@@ -189,9 +190,10 @@ class FakeJudge:
         self.clock.now_s += self.step_s
         return [self.value + number for number in range(len(images))]
 
-    def compare(self, references, images, *, counts=False):
-        if counts:
+    def compare(self, references, images, prompts=()):
+        if prompts:
             self.counted += 1
+            self.prompted.append(prompts)
         self.pairs.append((tag(references), tag(images)))
         self.frozen_then.append(self.frozen())
         self.clock.now_s += self.step_s
@@ -769,6 +771,25 @@ def test_conformance_size_that_is_not_the_expected(contestant):
     assert caught.value.phase is Phase.TIMED
 
 
+def test_a_second_go_is_for_the_baseline_alone_and_its_images_are_not_kept(stage, judge):
+    turns, log, _ = stage()
+    place = next(place for place, one in enumerate(AUDITED) if one.purpose is Purpose.AUDIT)
+
+    def more(plan, _ours, _theirs):
+        if len(plan) > len(AUDITED):
+            return ()
+        return (replace(plan[place], purpose=Purpose.AGAIN, of=place),)
+
+    exchange.wait_for_imports([turn.side for turn in turns])
+    gallery = Gallery(list(AUDITED), judge, more)
+    found = exchange.run(*turns, gallery, "alternate", Silent())
+    assert only(log, Kind.BATCH)[-1] == B
+    again = found.baseline.batches[-1]
+    assert (again.purpose, again.of, again.counts) == (Purpose.AGAIN, place, False)
+    assert len(found.candidate.batches) == sum(one.for_candidate for one in AUDITED)
+    assert gallery._images == {}  # noqa: SLF001  (it is the memory that they take)
+
+
 def test_what_comes_after_the_plan_is_asked_for_until_there_is_nothing(stage, judge):
     turns, log, _ = stage()
     asked = []
@@ -793,6 +814,8 @@ def test_what_comes_after_the_plan_is_asked_for_until_there_is_nothing(stage, ju
     tail = only(log, Kind.BATCH)[-6:]
     assert tail in ([B, C, B, C, B, B], [C, B, B, B, C, B])  # who begins goes on changing
     assert found.distances.images == 2 * (counted + 2)
+    asked_for = [one.prompts for one in AUDITED if one.purpose is Purpose.AUDIT]
+    assert judge.prompted[:counted] == asked_for
 
 
 def test_the_plan_does_not_grow_where_whole_sides_are_measured(stage, judge):

@@ -170,6 +170,7 @@ def test_repeat_and_other_seeds_refer_to_their_batches(batches, count, seed):
         Purpose.AUDIT: count,
         Purpose.REPEAT: min(1, count),
         Purpose.OTHER_SEED: count or batches,
+        Purpose.AGAIN: 0,
     }
     for batch in of(plan, Purpose.REPEAT):
         again = plan[batch.of]

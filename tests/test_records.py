@@ -245,6 +245,7 @@ def test_likeness_is_within_its_range(name, good, bad):
         (Purpose.AUDIT, True, True),
         (Purpose.REPEAT, True, True),
         (Purpose.OTHER_SEED, False, False),
+        (Purpose.AGAIN, False, False),
     ],
 )
 def test_what_each_purpose_means(purpose, timed, for_candidate):

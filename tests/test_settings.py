@@ -24,6 +24,11 @@ def test_defaults():
     assert settings.allow_untied is False
 
 
+def test_metrics_may_name_where_their_weights_are():
+    names = ("lpips", "fid", "fid=a.pt", "imagereward", "imagereward=/a folder")
+    assert Settings(*FILES, metrics=names).metrics == names
+
+
 def test_frozen():
     settings = Settings(*FILES)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -41,6 +46,7 @@ def test_frozen():
         ("wait_s", [-1, math.nan, math.inf], "the waiting time must be"),
         ("memory_limit_bytes", [0, -1], "memory"),
         ("audit_batches", [-1, 1001], "audit batches must be 0 to 1000"),
+        ("metrics", [("lpip",), ("lpips", "imagereward2"), ("",)], "there is no metric"),
         ("audit_seed", [-1, 2**53, 2**64], "the audit seed must be in 0 to 9007199254740991"),
     ],
 )

@@ -81,7 +81,7 @@ def test_each_segment_is_python_by_itself(path):
 def test_there_is_a_segment_for_each_place_of_each_form():
     names = {path.stem for path in SEGMENTS}
     either = {f"{part}_{form}" for part in ("prompts", "clip") for form in assemble.Form}
-    assert names == {"imports", "live", "loading", "exec_block", *either}
+    assert names == {"imports", "live", "steps", "loading", "exec_block", *either}
 
 
 def test_numbers_are_those_of_the_controller(block):

@@ -476,29 +476,6 @@ class TestMarks:
         assert weather.marks(fair(), self.HERE) == ()
 
 
-class TestWhyAgain:
-    LIMITS = Limits.of(CPU, 2)
-
-    def test_a_quiet_pair_is_not_measured_again(self):
-        assert weather.why_again(fair(), fair(), self.LIMITS) == ()
-
-    def test_whatever_disturbs_the_baseline_is_a_reason(self):
-        hot = fair(clock_events=("hw_thermal_slowdown",), foreign_cores=1.0, steal_cores=1.0)
-        assert len(weather.why_again(hot, fair(), self.LIMITS)) == 3
-
-    @pytest.mark.parametrize(
-        "own", [{"clock_events": ("sw_thermal_slowdown",)}, {"foreign_cores": 1.0}]
-    )
-    def test_a_candidate_cannot_drop_its_batch_by_what_it_may_have_caused(self, own):
-        assert weather.marks(fair(**own), self.LIMITS)
-        assert weather.why_again(fair(), fair(**own), self.LIMITS) == ()
-
-    def test_somebody_else_on_the_card_is_a_reason_whose_turn_it_ever_was(self):
-        shared = fair(foreign_pids=(7,))
-        assert len(weather.why_again(fair(), shared, self.LIMITS)) == 1
-        assert len(weather.why_again(shared, shared, self.LIMITS)) == 1
-
-
 def test_a_throttle_is_seen_and_marked(clock, proc):
     proc.set()
     slowed = seen(
