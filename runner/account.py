@@ -1,55 +1,36 @@
-"""The account of one run: what was settled, what happened, and the result made from both."""
+"""The account of one run: what happened while a job ran, and the result made from both."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import importlib.metadata
-import os
-import platform
-import re
-import secrets
 import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-import psutil
+from typing import TYPE_CHECKING
 
 from runner import (
     audit,
-    compare,
     decide,
     doubt,
     estimate,
-    gpu,
     live,
-    model_cache,
-    prompts,
     recall,
-    synthesise,
     verify,
     weather,
 )
 from runner import fidelity as fidelities
-from runner.assemble import Values
+from runner.circumstances import During, circumstances
 from runner.decide import Decider
 from runner.records import (
     Attempt,
-    BaselinePrecision,
     Circumstances,
-    Configs,
     Judgement,
     Measured,
-    Outcome,
-    Purpose,
     Refused,
     Result,
-    Source,
     Verdict,
-    said,
 )
-from runner.settings import MAX_AUDIT_SEED
+from runner.settle import settle
 from runner.verify import Evidence
 
 if TYPE_CHECKING:
@@ -57,22 +38,15 @@ if TYPE_CHECKING:
 
     from runner.exchange import More, Order, Turn
     from runner.gpu import Idle, Watch
+    from runner.job import Job
     from runner.keep import Keeper
     from runner.progress import Display
-    from runner.prompts import ClipModel, Further, Preset, PromptSet
     from runner.records import (
-        Config,
-        ConfigMatch,
         Decision,
         Device,
-        Isolation,
-        ModelMount,
         PlannedBatch,
-        Reading,
-        Readings,
         Side,
     )
-    from runner.settings import Settings
     from runner.weather import Station
     from runner.worker import Worker
 
@@ -81,105 +55,6 @@ _NO_FIDELITY = (
     " few were made. A file that fakes images is not found out; have the baseline draw its noise"
     " from the global generator"
 )
-_REPORTED_PACKAGES = (
-    *("speedtrap", "torch", "diffusers", "transformers", "open_clip_torch", "DeepCache", "tomesd"),
-    *("numpy", "pillow"),
-)
-_CUDA: Final = re.compile(r"^cuda\b[^=\n]*= *['\"]([^'\"]+)['\"]", re.MULTILINE)
-"""In torch/version.py, which its build writes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Everything that is settled before a device is taken.
-
-    `truth` is what the ground truth's text says and `match` the comparison with it, None without
-    one. `synthesised` is the text of a baseline that was made here. There is no baseline where none
-    was given and none is needed.
-    """
-
-    settings: Settings
-    preset: Preset
-    baseline: Source | None
-    candidate: Source | Refused
-    prompt_set: PromptSet
-    plan: tuple[PlannedBatch, ...]
-    audit_seed: int
-    audit_source: tuple[str, str]
-    further: Further
-    clip: ClipModel
-    mounts: tuple[ModelMount, ...]
-    isolation: Isolation
-    bwrap: Path | None
-    match: ConfigMatch | None = None
-    truth: Config | None = None
-    synthesised: str | None = None
-    memory: recall.Memory | None = None
-
-    def with_memory(self, memory: recall.Memory) -> Job:
-        """The same with a recalled baseline's plan; batches beyond it are drawn afresh."""
-        further = prompts.Further.after(
-            memory.plan,
-            self.further.source,
-            secrets.randbelow(MAX_AUDIT_SEED),
-            has_floors=self.further.has_floors,
-        )
-        seed = memory.audit_seed
-        return replace(self, plan=memory.plan, audit_seed=seed, further=further, memory=memory)
-
-    @property
-    def refused(self) -> Refused | None:
-        """The verdict, where the texts alone tell it."""
-        if isinstance(self.candidate, Refused):
-            return self.candidate
-        if self.match is not None and (reason := compare.reason(self.match)):
-            return Refused(Verdict.CONFIG_MISMATCH, f"{self.candidate.path}: {reason}")
-        return None
-
-    @property
-    def targets(self) -> verify.Targets:
-        """What is asked of the candidate."""
-        asked = self.settings.target_speedup
-        speedup = self.preset.target_speedup if asked is None else asked
-        return verify.Targets(speedup, self.settings.target_quality_loss)
-
-    @property
-    def values(self) -> Values:
-        """What is filled into the script's segments."""
-        public = {Purpose.WARM_UP, Purpose.FIXED}
-        return Values(
-            seed=self.settings.seed,
-            batches=[batch for batch in self.plan if batch.purpose in public],
-            clip_model=self.clip.name,
-            clip_pretrained=self.clip.pretrained,
-            models=self.shown,
-            build=self.baseline.config if self.baseline else None,
-            steps_factor=self.settings.steps_factor,
-        )
-
-    @property
-    def configs(self) -> Configs:
-        """What the texts of both sides say."""
-        candidate = self.candidate.config if isinstance(self.candidate, Source) else None
-        baseline = self.baseline.config if self.baseline else None
-        return Configs(baseline=baseline, candidate=candidate)
-
-    def as_run(self, config: Config) -> Config:
-        """What a text says, with the number of steps that it is made to run."""
-        return live.with_steps(config, self.settings.steps_factor)
-
-    @property
-    def configs_as_run(self) -> Configs:
-        """What the texts of both sides say, with the steps that they are made to run."""
-        sides = [self.configs.baseline, self.configs.candidate]
-        ours, theirs = (None if one is None else self.as_run(one) for one in sides)
-        return Configs(baseline=ours, candidate=theirs)
-
-    @property
-    def shown(self) -> dict[str, str]:
-        """Models that the script has to show itself: none where a sandbox does."""
-        cache = model_cache.user_cache(os.environ)
-        return model_cache.not_in(cache, self.mounts) if self.isolation.host_files else {}
 
 
 @dataclass(slots=True)
@@ -437,152 +312,12 @@ class Account:
         )
 
     def _circumstances(self) -> Circumstances:
-        job, settings = self.job, self.job.settings
-        candidate = job.candidate.digest if isinstance(job.candidate, Source) else None
-        return Circumstances(
-            started_at=self._started_at.isoformat(timespec="seconds"),
-            wall_s=time.monotonic() - self._start_s,
+        during = During(
+            started_at=self._started_at,
+            start_s=self._start_s,
             phases_s=self.phases_s,
-            candidate_sha256=candidate,
-            baseline_sha256=job.baseline.digest if job.baseline else None,
-            preset=job.preset.name,
-            prompts=job.prompt_set.name,
-            prompts_sha256=job.prompt_set.digest,
-            prompt_count=len(job.prompt_set.prompts),
-            batch_size=settings.batch_size,
-            steps_factor=settings.steps_factor,
-            seed=settings.seed,
-            audit_seed=job.audit_seed,
-            audit_batches=sum(batch.purpose is Purpose.AUDIT for batch in job.plan),
-            audit_prompts_sha256=job.audit_source[1],
-            allow_untied=settings.allow_untied,
-            baseline_precision=settings.baseline_precision if job.synthesised else None,
-            metrics=settings.metrics,
             order=self.order,
-            clip_model=job.clip.name,
-            clip_pretrained=job.clip.pretrained,
-            quality_meaningful=job.clip.is_meaningful,
-            stand_ins=dict(settings.stand_ins),
-            versions=_versions(),
-            host=_host(),
-            attempts=tuple(self.attempts),
-            warnings=(*self._standing_warnings(), *self.warnings),
+            attempts=self.attempts,
+            warnings=self.warnings,
         )
-
-    def _standing_warnings(self) -> Iterator[str]:
-        """What is doubtful about this job whatever happens."""
-        if self.job.synthesised and isinstance(self.job.candidate, Source):
-            yield from synthesise.doubts(self.job.candidate.config)
-        if self.job.settings.until_decided and self.order == "whole":
-            yield "--until-decided had no effect: the sides were measured one after the other"
-        if self.job.settings.audit_batches == 0:
-            yield (
-                "without audit batches the numbers stand on public prompts, for which a candidate"
-                " can be prepared"
-            )
-        if self.job.memory is not None:
-            yield (
-                "the prompts come from a baseline cache, the same for every run that uses it:"
-                " whoever sees a kept log, a traceback or the audit seed of one knows those of the"
-                " next"
-            )
-        if self.job.settings.audit_seed is not None:
-            yield "the audit seed was given: whoever knows it knows the prompts"
-        if not self.job.clip.is_meaningful:
-            yield (
-                "the CLIP model has random weights: score, accuracy, quality loss and loss are not"
-                " meaningful, only the times are"
-            )
-        for gap in self.job.isolation.gaps:
-            yield f"the {self.job.isolation.backend} sandbox leaves a gap: {gap}"
-        if self.job.isolation.host_files:
-            yield (
-                "the candidate ran without isolation: it could read, change and forge anything"
-                " that its user can"
-            )
-
-
-def settle(judgement: Judgement, job: Job, readings: Readings, *, on_cuda: bool) -> Judgement:
-    """Demote a judgement where the running pipelines are not what the texts say.
-
-    A reading comes out of an untrusted process, so it never makes a verdict better.
-    """
-    if judgement.verdict is Verdict.TAMPERED:
-        return judgement
-    if reason := "; ".join(_unlike_truth(job, readings.candidate, on_cuda=on_cuda)):
-        return judgement.without_loss(Verdict.CONFIG_MISMATCH, reason)
-    is_settled = judgement.verdict in {Verdict.OK, Verdict.SPEEDUP_TARGET_NOT_MET}
-    if is_settled and (fields := _unlike_text(job, readings, on_cuda=on_cuda)):
-        reason = (
-            "the baseline was made from the candidate's text, but the running pipelines differ in"
-            f" {', '.join(fields)}; name a baseline with --baseline"
-        )
-        return judgement.without_loss(Verdict.INCONCLUSIVE, reason)
-    return judgement
-
-
-def _unlike_truth(job: Job, reading: Reading | None, *, on_cuda: bool) -> Iterator[str]:
-    """Where the running candidate differs from the ground truth in what its text does not tell."""
-    if job.match is None or job.truth is None or reading is None:
-        return
-    differing = live.contradicts(job.as_run(job.truth), reading, on_cuda=on_cuda)
-    for one in job.match.fields:
-        if one.match is Outcome.UNKNOWN and one.field in differing:
-            value = said(getattr(reading, one.field, None))
-            asked = said(one.ground_truth)
-            yield f"{one.field} is {value} in the live pipeline, asked for is {asked}"
-
-
-def _unlike_text(job: Job, readings: Readings, *, on_cuda: bool) -> list[str]:
-    """Fields in which a side differs from the text that a made baseline stands on."""
-    if job.synthesised is None:
-        return []
-    ours, theirs = readings.baseline, readings.candidate
-    texts = job.configs_as_run
-    fields = {
-        name
-        for config, reading in ((texts.baseline, ours), (texts.candidate, theirs))
-        if config is not None and reading is not None
-        for name in live.contradicts(config, reading, on_cuda=on_cuda)
-    }
-    is_pinned = job.settings.baseline_precision is BaselinePrecision.SAME
-    if is_pinned and ours and theirs and _precision(ours) != _precision(theirs):
-        fields.add("dtype")
-    return sorted(fields)
-
-
-def _precision(reading: Reading) -> str | None:
-    """What is computed in: under autocast and quantisation not what the weights have."""
-    return reading.compute_dtype or reading.dtype
-
-
-def _versions() -> dict[str, str]:
-    """Versions of Python and of the packages that make the numbers."""
-    versions = {"python": platform.python_version()}
-    for name in _REPORTED_PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name.lower()] = importlib.metadata.version(name)
-    if cuda := _cuda_version():
-        versions["cuda"] = cuda
-    return versions
-
-
-def _cuda_version() -> str | None:
-    """Version of CUDA that torch was built for, read without importing it."""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError, OSError, UnicodeError):
-        path = Path(str(importlib.metadata.distribution("torch").locate_file("torch/version.py")))
-        found = _CUDA.search(path.read_text(encoding="utf-8"))
-        return found[1] if found else None
-    return None
-
-
-def _host() -> dict[str, str | int | float]:
-    return {
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "cpu": gpu.cpu_name(),
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS", ""),  # the sandbox passes it on
-        "logical_cores": os.cpu_count() or 0,
-        "memory_bytes": psutil.virtual_memory().total,
-        "load_1min": os.getloadavg()[0],
-    }
+        return circumstances(self.job, during)

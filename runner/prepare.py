@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import assemble, check, compare, model_cache, prompts, sandbox, scorer, synthesise
-from runner.account import Job
 from runner.assemble import Form
+from runner.job import Job
 from runner.keep import write_text
 from runner.records import PromptLength, Refused, Role, Source, SpeedtrapError, Verdict
 from runner.settings import MAX_AUDIT_SEED

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from runner import account, gpu, live
+from runner import account, gpu, live, settle
 from runner.cli import command
 from runner.keep import Keeper
 from runner.prepare import prepare, write_scripts
@@ -171,9 +171,9 @@ def reading(**changes):
     return Reading(**(fields | changes))
 
 
-def settle(job, judgement=None, ours=None, theirs=None):
+def settled(job, judgement=None, ours=None, theirs=None):
     readings = Readings(baseline=ours or reading(), candidate=theirs or reading())
-    return account.settle(
+    return settle.settle(
         judgement or Judgement(Verdict.OK, "", loss=0.0), job, readings, on_cuda=True
     )
 
@@ -187,7 +187,7 @@ def settle(job, judgement=None, ours=None, theirs=None):
 def test_a_text_that_is_not_what_runs_makes_no_baseline(settings, verdict, side, change, field):
     job = prepare(settings())
     before = Judgement(verdict, "", speedup=11.9, loss=0.0)
-    found = settle(job, before, **{side: reading(**change)})
+    found = settled(job, before, **{side: reading(**change)})
     assert found.verdict is Verdict.INCONCLUSIVE
     assert f"differ in {field}; name a baseline" in found.reason
     assert (found.loss, found.speedup) == (None, 11.9)
@@ -199,48 +199,48 @@ def test_a_text_that_is_not_what_runs_makes_no_baseline(settings, verdict, side,
 def test_a_reading_makes_no_verdict_better(settings, verdict):
     judgement = Judgement(verdict, "why")
     assert (
-        settle(prepare(settings()), judgement, theirs=reading(num_inference_steps=8)) is judgement
+        settled(prepare(settings()), judgement, theirs=reading(num_inference_steps=8)) is judgement
     )
 
 
 def test_what_runs_as_its_text_says_is_left_alone(settings, write):
     judgement = Judgement(Verdict.OK, "", loss=0.0)
-    assert settle(prepare(settings()), judgement) is judgement
+    assert settled(prepare(settings()), judgement) is judgement
     missing = Readings()
-    assert account.settle(judgement, prepare(settings()), missing, on_cuda=True) is judgement
+    assert settle.settle(judgement, prepare(settings()), missing, on_cuda=True) is judgement
     given = prepare(settings(baseline=write(CANDIDATE, "base.py")))
-    assert settle(given, judgement, theirs=reading(num_inference_steps=8)) is judgement
+    assert settled(given, judgement, theirs=reading(num_inference_steps=8)) is judgement
     half = reading(compute_dtype="float16")  # autocast, beside weights in half precision
-    assert settle(prepare(settings()), judgement, half, half) is judgement
+    assert settled(prepare(settings()), judgement, half, half) is judgement
 
 
 def test_half_precision_that_is_to_count_is_no_difference(settings):
     half = "import torch\n" + CANDIDATE.replace('sd"', 'sd", torch_dtype=torch.float16')
     job = prepare(settings(half, baseline_precision=BaselinePrecision.FLOAT32))
     judgement = Judgement(Verdict.OK, "", loss=0.0)
-    assert settle(job, judgement, theirs=reading(dtype="float16")) is judgement
+    assert settled(job, judgement, theirs=reading(dtype="float16")) is judgement
     pinned = prepare(settings(half))
     both = {"ours": reading(dtype="float16"), "theirs": reading(dtype="float16")}
-    assert settle(pinned, judgement, **both) is judgement
-    assert settle(pinned, judgement, **(both | {"theirs": reading()})).loss is None
+    assert settled(pinned, judgement, **both) is judgement
+    assert settled(pinned, judgement, **(both | {"theirs": reading()})).loss is None
 
 
 def test_what_the_text_does_not_tell_is_settled_by_what_runs(settings, write):
     text = CANDIDATE.replace("25", "int(input())")
     job = prepare(settings(text, TRUTH, baseline=write(CANDIDATE, "base.py")))
     assert job.truth.num_inference_steps == 50
-    found = settle(job)
+    found = settled(job)
     assert found.verdict is Verdict.CONFIG_MISMATCH
     assert found.reason == "num_inference_steps is 25 in the live pipeline, asked for is 50"
     assert found.loss is None
     tampered = Judgement(Verdict.TAMPERED, "why")
-    assert settle(job, tampered) is tampered
+    assert settled(job, tampered) is tampered
     right = Judgement(Verdict.OK, "", loss=0.0)
-    assert settle(job, right, theirs=reading(num_inference_steps=50)) is right
+    assert settled(job, right, theirs=reading(num_inference_steps=50)) is right
     left_open = prepare(
         settings(text, TRUTH, baseline=job.settings.baseline, open_fields=("num_inference_steps",))
     )
-    assert settle(left_open, right) is right
+    assert settled(left_open, right) is right
 
 
 @pytest.mark.parametrize(("kind", "on_cuda"), [("cpu", False), ("cuda", True)])
