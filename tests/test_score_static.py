@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from runner import account, gpu, live, settle
+from runner.attempt import _without_baseline
 from runner.cli import command
 from runner.keep import Keeper
 from runner.prepare import prepare, write_scripts
@@ -23,7 +24,7 @@ from runner.records import (
     SpeedtrapError,
     Verdict,
 )
-from runner.score import _without_baseline, run, score
+from runner.score import run, score
 from runner.settings import Settings
 
 CANDIDATE = """
