@@ -9,8 +9,9 @@ A worker runs only while its own clock runs. It is frozen as soon as its pixels 
 so while they are scored and while the other side is timed. What it is told in the meantime (the
 score, then the next prompts) waits in the channel; it is thawed when its next clock has started.
 There is no moment between two batches in which a candidate could tidy up, think ahead or get in its
-baseline's way. Work that it left in the GPU's queue goes on all the same: that is waited out, and
-added to its time. Work that begins in the baseline's turn is nobody's that can be told: no number.
+baseline's way: one that had itself woken is refused just before its next clock starts. Work that it
+left in the GPU's queue goes on all the same: that is waited out, and added to its time. Work that
+begins in the baseline's turn is nobody's that can be told: no number.
 
 Sides alternate in ABBA order (baseline, candidate, candidate, baseline, ...), so that a drift of
 the machine falls on both alike; where both cannot be resident at once, the whole baseline is
@@ -83,6 +84,9 @@ class Contestant(Protocol):
 
     def freeze(self) -> None:
         """Stop all its processes, and see them stopped."""
+
+    def require_still(self) -> None:
+        """Raise `WorkerLostError` where one of them ran since they were stopped."""
 
     def thaw(self) -> None:
         """Let them run."""
@@ -266,6 +270,7 @@ class Turn:
         payload = wire.pack_batch(planned.seed, planned.prompts)
         self._tell_score()
         self.observer.look()
+        side.require_still()
         start_s = time.monotonic()
         side.send(Kind.BATCH, payload, within_s=self.timeout_s)
         side.thaw()
@@ -312,6 +317,7 @@ class Turn:
         """
         self.side.phase = Phase.EXIT
         self._tell_score()
+        self.side.require_still()
         self.side.send(Kind.END, within_s=CLAIM_TIMEOUT_S)
         self.side.thaw()
         if self.shown:

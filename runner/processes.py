@@ -26,7 +26,14 @@ one ends, and a child leaves a list only when its parent (or that thread) ends: 
 
 A thread in uninterruptible sleep counts as stopped after a while: it takes the signal before it
 runs another instruction of its own. (Such is a parent in `vfork` whose child was stopped; it would
-never be seen in any other state.) Processes that wake each other as fast as they are stopped, or
+never be seen in any other state.)
+
+*A stopped process can have itself woken.* A timer, a socket that signals, the death of another:
+each can be asked to send SIGCONT, and a process that ran for a while can stop itself again. So
+`is_still` looks once more before anybody is let go on: whoever is new, gone or not stopped, or has
+run, did not stay stopped.
+
+Processes that wake each other as fast as they are stopped, or
 that fork faster than they are found, cannot be stopped in time; that is for the caller to judge.
 """
 
@@ -43,7 +50,7 @@ from typing import TYPE_CHECKING, Final
 from runner.records import SpeedtrapError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 UNINTERRUPTIBLE_S: Final = 0.1
 """A thread that was asleep this long without a break, a signal pending, counts as stopped."""
@@ -52,6 +59,9 @@ SETTLE_S: Final = 0.5
 PAUSE_S: Final = 0.0002
 """Before the next look at threads that are about to stop, which takes tens of microseconds."""
 ENDING_PAUSE_S: Final = 0.005
+STILL_NS: Final = 2_000_000
+"""All threads together may have run so long since they were frozen: one that was asleep in the
+kernel finishes its system call before it stops."""
 
 _STOPPED: Final = frozenset("Tt")
 _ENDED: Final = frozenset("ZXx")
@@ -111,6 +121,16 @@ class _Shape:
     process: Process
     state: str
     ran: tuple[tuple[str, bytes], ...]
+
+    @property
+    def parts(self) -> tuple[bool, list[str]]:
+        """Whether it has ended, as far as its first thread says, and its threads."""
+        return self.state in _ENDED, [task for task, _ in self.ran]
+
+    @property
+    def ran_ns(self) -> int:
+        """Nanoseconds that its threads have run, together."""
+        return sum(int(schedstat.split()[0]) for _, schedstat in self.ran if schedstat)
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -181,6 +201,7 @@ class Freezer:
         """Prepare for the worker whose first process is `outermost`; nothing happens yet."""
         self._outermost = outermost
         self._frozen: list[Process] = []
+        self._shapes: dict[Process, _Shape] = {}
         self._asleep_since_s: dict[tuple[int, str], float] = {}
 
     def freeze(self, limit_s: float) -> bool:
@@ -195,10 +216,20 @@ class Freezer:
             found = [one.process for one in self._stop_all()]
             if self._settle(found):
                 before = _shapes(found)
-                if None not in before and before == _shapes(_found(self._outermost)):
-                    self._frozen = found
+                if before is not None and before == _shapes(_found(self._outermost)):
+                    self._frozen, self._shapes = found, before
                     return True
         return False
+
+    def is_still(self) -> bool:
+        """Whether what was frozen has stayed so until now; a worker that has ended has."""
+        if not self._outermost.is_alive():
+            return True
+        now = _shapes(_found(self._outermost))
+        if now is None or now.keys() != self._shapes.keys():
+            return False
+        is_all_there = all(now[one].parts == self._shapes[one].parts for one in now)
+        return is_all_there and _ran_ns(now) - _ran_ns(self._shapes) <= STILL_NS
 
     def thaw(self) -> None:
         """Continue every process, the lowest first: a parent may look for its children."""
@@ -241,9 +272,15 @@ def _found(outermost: Process) -> list[Process]:
     return [one.process for one in _walk(outermost)]
 
 
-def _shapes(processes: Iterable[Process]) -> set[_Shape | None]:
-    """Look at processes once more; None stands for any that runs or has gone."""
-    return set(map(_shape, processes))
+def _shapes(processes: Iterable[Process]) -> dict[Process, _Shape] | None:
+    """Look at processes once more; None where one runs or has gone."""
+    found = {process: _shape(process) for process in processes}
+    still = {process: shape for process, shape in found.items() if shape is not None}
+    return still if len(still) == len(found) else None
+
+
+def _ran_ns(shapes: Mapping[Process, _Shape]) -> int:
+    return sum(shape.ran_ns for shape in shapes.values())
 
 
 def _shape(process: Process) -> _Shape | None:

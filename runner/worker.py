@@ -212,6 +212,11 @@ class Worker:
         if self._look():
             raise WorkerLostError(self.role, self.phase, self._ending())
 
+    def require_still(self) -> None:
+        """Raise `WorkerLostError` where it ran since it was frozen; takes about a millisecond."""
+        if self._is_frozen and not self._freezer.is_still():
+            self.refuse(Verdict.TAMPERED, "ran while it was stopped, in the other side's turn")
+
     def thaw(self) -> None:
         """Let every process of this worker go on; nothing happens to one that runs."""
         self._freezer.thaw()

@@ -96,6 +96,7 @@ class FakeSide:
         self.step_s = {Kind.IMAGES: 1.0} | script.get("step_s", {})
         self.returncode = script.get("returncode", 0)
         self.report = script.get("report", b"{}")
+        self.wakes = script.get("wakes", False)
         self.seeds, self.scores, self.limits_s, self.counts = [], [], [], []
         self.told = []
         self.is_frozen = False
@@ -112,6 +113,10 @@ class FakeSide:
         assert not self.is_frozen
         self.is_frozen = True
         self.log.append((self.role, "freeze"))
+
+    def require_still(self):
+        if self.is_frozen and self.wakes:
+            self.refuse(Verdict.TAMPERED, "ran while it was stopped")
 
     def thaw(self):
         self.is_frozen = False
@@ -769,6 +774,30 @@ def test_conformance_size_that_is_not_the_expected(contestant):
         caught.value.ending.breach_reason == "image 1 has 2 x 1 pixels, the baseline's have 9 x 9"
     )
     assert caught.value.phase is Phase.TIMED
+
+
+def test_a_side_that_ran_while_it_was_stopped_is_refused_before_its_next_clock(stage, run):
+    turns, log, _ = stage(candidate={"wakes": True})
+    with pytest.raises(LostError) as caught:
+        run(turns)
+    assert caught.value.ending.breach is Verdict.TAMPERED
+    assert only(log, Kind.BATCH) == [B]
+    assert (C, "thaw") not in log
+
+
+def test_a_side_that_ran_after_its_last_batch_is_refused_too(stage, run):
+    turns, log, _ = stage()
+
+    class Late(list):
+        def append(self, entry):
+            super().append(entry)
+            turns[1].side.wakes |= entry == (B, Kind.END)
+
+    for turn in turns:
+        turn.side.log = Late(log)
+    with pytest.raises(LostError):
+        run(turns)
+    assert len(turns[1].shown) == len(PLAN)
 
 
 def test_a_second_go_is_for_the_baseline_alone_and_its_images_are_not_kept(stage, judge):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -459,6 +460,64 @@ def spin(slot):
 """
 """A function that counts in one slot of memory that the test can read."""
 
+ALARM = """
+import ctypes, threading
+libc = ctypes.CDLL(None, use_errno=True)
+class Event(ctypes.Structure):
+    _fields_ = [
+        ("value", ctypes.c_void_p), ("number", ctypes.c_int), ("notify", ctypes.c_int),
+        ("rest", ctypes.c_int * 12),
+    ]
+class Times(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_long) for name in ("every_s", "every_ns", "first_s", "first_ns")]
+def signal_after(number, first_ns, every_ns=0):
+    timer, event = ctypes.c_void_p(), Event(None, number, 0)
+    assert libc.timer_create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) == 0
+    times = Times(0, every_ns, 0, first_ns)
+    assert libc.timer_settime(timer, 0, ctypes.byref(times), None) == 0
+"""
+"""A function that has the kernel send this process a signal, whether it is stopped or not."""
+
+WOKEN = {
+    "by a timer, to burn": """
+        signal_after(signal.SIGCONT, 300_000_000)
+        channel.send(wire.Kind.HELLO)
+        while True: pass
+        """,
+    "by a timer, to burn a little and stop again": """
+        def burn(*_):
+            until_s = time.monotonic() + 0.02
+            while time.monotonic() < until_s: pass
+            os.kill(os.getpid(), signal.SIGSTOP)
+        signal.signal(signal.SIGCONT, burn)
+        signal_after(signal.SIGCONT, 300_000_000)
+        channel.send(wire.Kind.HELLO)
+        while True: time.sleep(1)
+        """,
+    "by a timer, to wait for its turn": """
+        signal_after(signal.SIGCONT, 300_000_000)
+        channel.send(wire.Kind.HELLO)
+        time.sleep(600)
+        """,
+    "in a child": """
+        if os.fork() == 0:
+            signal_after(signal.SIGCONT, 400_000_000)
+            while True: pass
+        time.sleep(0.2)
+        channel.send(wire.Kind.HELLO)
+        time.sleep(600)
+        """,
+    "by the end of a child that a timer kills": """
+        if os.fork() == 0:
+            signal_after(signal.SIGKILL, 400_000_000)
+            time.sleep(600)
+        time.sleep(0.2)
+        channel.send(wire.Kind.HELLO)
+        time.sleep(600)
+        """,
+}
+"""Ways not to stay stopped."""
+
 RESTLESS = {
     "a thread": "threading.Thread(target=spin, args=(0,)).start()",
     "a child": "os.fork() or spin(0)",
@@ -718,6 +777,38 @@ class TestTurns:
         with pytest.raises(WorkerLostError) as caught:
             one.freeze()
         assert caught.value.ending.returncode == 7
+
+    @pytest.mark.parametrize("restless", RESTLESS)
+    def test_what_stayed_stopped_is_still(self, start: Callable[..., Worker], restless: str):
+        tail = "\nchannel.send(wire.Kind.HELLO)\nwhile True: time.sleep(0.001)"
+        one = start(SPIN + textwrap.dedent(RESTLESS[restless]) + tail)
+        receive(one)
+        for _ in range(3):
+            one.freeze()
+            time.sleep(0.1)
+            one.require_still()
+            one.thaw()
+            one.require_still()  # says nothing of what may run
+
+    @pytest.mark.parametrize("woken", WOKEN)
+    def test_one_that_has_itself_woken_is_refused(self, start: Callable[..., Worker], woken: str):
+        one = start(ALARM + textwrap.dedent(WOKEN[woken]))
+        receive(one)
+        one.freeze()
+        time.sleep(0.6)
+        with pytest.raises(WorkerLostError) as caught:
+            one.require_still()
+        assert caught.value.ending.breach is Verdict.TAMPERED
+        assert "ran while it was stopped" in caught.value.ending.breach_reason
+
+    def test_one_that_has_ended_meanwhile_is_lost_as_any_other(self, start: Callable[..., Worker]):
+        one = start("channel.send(wire.Kind.HELLO)\ntime.sleep(600)")
+        receive(one)
+        one.freeze()
+        os.kill(one.pid, signal.SIGKILL)
+        wait_until(lambda: one._process.poll() is not None)  # noqa: SLF001
+        one.require_still()
+        assert lost(one).ending.breach is None
 
     def test_it_takes_milliseconds(self, start: Callable[..., Worker]):
         one = start(
