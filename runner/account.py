@@ -13,6 +13,7 @@ from runner import (
     decide,
     doubt,
     estimate,
+    gpu,
     live,
     recall,
     verify,
@@ -135,14 +136,12 @@ class Account:
         self.job = self.job.with_memory(memory)
 
     @property
-    def device_wanted(self) -> str:
+    def device_wanted(self) -> gpu.Request:
         """What `--device` says; of several cards, the one that a recalled baseline ran on."""
-        wanted, memory = self.job.settings.device, self.job.memory
+        memory = self.job.memory
         ran_on = memory.result.device if memory is not None else None
-        is_open = wanted in {"auto", "cuda"}
-        if is_open and ran_on is not None and ran_on.index is not None:
-            return f"cuda:{ran_on.index}"
-        return wanted
+        request = gpu.Request.parse(self.job.settings.device, self.job.settings.wait_s)
+        return replace(request, only=ran_on.uuid if ran_on else None)
 
     def is_on(self, device: Device) -> None:
         """Note the device; raises `SpeedtrapError` if a recalled baseline may not be used on it."""

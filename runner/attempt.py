@@ -32,7 +32,7 @@ BACK_OFF_S: Final = 5.0
 
 def witness(scripts: Mapping[Role, Script], account: Account, nvml: Nvml) -> Measured | Refused:
     """Measure both sides on a leased device; again if somebody else's memory was in the way."""
-    request = gpu.Request.parse(account.device_wanted, account.job.settings.wait_s)
+    request = account.device_wanted
     for attempt in range(MAX_ATTEMPTS):
         with ExitStack() as stack:
             with account.phase("lease"):

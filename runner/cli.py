@@ -310,6 +310,8 @@ def _way(options: dict[str, Any]) -> Callable[[Settings, dict[str, Any]], int]:
         ("--stability", "--feedback"),
         ("--stability", "--repeat"),
         ("--stability", "--baseline-cache"),
+        ("--repeat", "--baseline-cache"),  # its runs would not be independent
+        ("--feedback", "--baseline-cache"),  # it could tell the prompts of the next run
     ):
         if asked[one] and asked[other]:
             message = f"{one} and {other} exclude each other"

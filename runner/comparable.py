@@ -143,6 +143,13 @@ RULES: Final = (
     ),
     Rule("circumstances.host.kernel", "kernel", "seconds depend on it", Use.REUSE),
     Rule("circumstances.audit_batches", "number of audit batches", "they are cached", Use.REUSE),
+    Rule(
+        "circumstances.audit_batches",
+        "fresh prompts",
+        "files can be prepared for public ones",
+        _RATIOS,
+        of=bool,
+    ),
     Rule("circumstances.audit_seed", "audit seed", "its prompts are cached", Use.REUSE),
     Rule(
         "circumstances.quality_meaningful",

@@ -16,7 +16,7 @@ from rich.text import Text
 from runner import cli, comparable, estimate, verify
 from runner.comparable import Use
 from runner.plain import json_text, one_line
-from runner.records import Measured, Result, SpeedtrapError
+from runner.records import Measured, Result, SpeedtrapError, Verdict
 from runner.report import console_for
 from runner.verify import Evidence
 
@@ -55,13 +55,15 @@ class Against:
     """One result held against the first.
 
     `differences` are why they must not be compared. `ratio` is how many times as fast it is, None
-    where one of the two has no speedup. `other_losses` are why their losses are not of one kind.
+    where one of the two came to no loss. `other_losses` are why their losses are not of one kind,
+    `verdicts` the verdicts of both in words.
     """
 
     name: str
     differences: tuple[Difference, ...]
     ratio: Estimate | None
     other_losses: tuple[Difference, ...]
+    verdicts: str
 
     @property
     def differs(self) -> bool | None:
@@ -86,7 +88,7 @@ def command(files: tuple[Path, ...], *, as_json: bool) -> int:
         click.echo(json_text(_as_json(first, others, found)))
     else:
         _show([first, *others], found)
-    return EXIT_MUST_NOT if any(one.differences for one in found) else EXIT_COMPARED
+    return EXIT_COMPARED if all(one.ratio for one in found) else EXIT_MUST_NOT
 
 
 def read(path: Path) -> Result:
@@ -116,16 +118,22 @@ def hold(first: Named, other: Named) -> Against:
     """Hold a result against the first one."""
     pair = first.result, other.result
     differences = comparable.differences(*pair, Use.SPEEDUP | Use.QUALITY)
-    ours, theirs = (_credited(one) for one in pair)
+    level = max([estimate.LEVEL, *(one.confidence or 0.0 for one in pair)])
+    ours, theirs = (_credited(one, level) for one in pair)
     is_fit = ours is not None and theirs is not None and not differences
     ratio = estimate.ratio(ours, theirs) if is_fit and ours and theirs else None
-    return Against(other.name, differences, ratio, comparable.differences(*pair, Use.LOSS))
+    verdicts = f"{first.name} is {first.result.verdict}, {other.name} {other.result.verdict}"
+    losses = comparable.differences(*pair, Use.LOSS)
+    return Against(other.name, differences, ratio, losses, verdicts)
 
 
-def _credited(result: Result) -> Estimate | None:
-    """The credited speedup with its interval, made from the raw seconds of the pairs."""
+def _credited(result: Result, level: float) -> Estimate | None:
+    """The credited speedup with its interval, made from the raw seconds of the pairs.
+
+    None where the run itself came to no number: without a loss, times say nothing.
+    """
     baseline, candidate = result.baseline, result.candidate
-    if result.credited_speedup is None or baseline is None or candidate is None:
+    if result.loss is None or baseline is None or candidate is None:
         return None
     circumstances = result.circumstances
     return verify.credited_speedup(
@@ -134,6 +142,7 @@ def _credited(result: Result) -> Estimate | None:
             scores=(),
             fidelity=result.fidelity,
             allow_untied=circumstances is not None and circumstances.allow_untied,
+            level=level,
             drift=result.drift,
         )
     )
@@ -206,7 +215,7 @@ def _lines(one: Against) -> Iterator[str]:
         yield from (f"  - {difference}" for difference in one.differences)
         return
     if one.ratio is None:
-        yield f"{one.name}: no speedup to compare"
+        yield f"{one.name}: no speedup to compare, {one.verdicts}"
         return
     ratio = _said(one.ratio.value, one.ratio.interval, ".3f")
     if one.ratio.interval is None:
@@ -216,6 +225,8 @@ def _lines(one: Against) -> Iterator[str]:
     else:
         why = "cannot tell whether they differ"
     yield f"{one.name}: {ratio} times as fast as the first, credited speedups: {why}"
+    if Verdict.QUALITY_THRESHOLD_EXCEEDED in one.verdicts:
+        yield f"  not at the quality that was asked for: {one.verdicts}"
     for difference in one.other_losses:
         yield f"  the losses are not of one kind: {difference}"
 

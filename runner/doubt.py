@@ -1,12 +1,14 @@
 """Stage 8: batches whose time is in doubt, and the second go that the baseline gets.
 
 `weather.marks` says whose time should not be believed. A marked batch of the *baseline* that counts
-is run once more at the end, on the same prompts with the same seed, and the seconds of the second
-go stand in for those in doubt where nothing marks them. The baseline is trusted: it gains nothing
-from having seen the prompts. The *candidate* gets no second go. It may have caused its own marks
-(heat, load that is nobody's), and whoever can have batches dropped chooses which ones count. For
-the same reason no pair is dropped because the baseline's half is in doubt, which a candidate can
-bring about too, by heating its card. What stays in doubt stays in the numbers, and they say so.
+is run once more at the end, on the same prompts with the same seed. The seconds of the second go
+stand in for those in doubt where nothing marks them and they are fewer: what disturbs a batch makes
+it slower, and nothing that a candidate leaves behind for the end may pay. The baseline is trusted:
+it gains nothing from having seen the prompts. The *candidate* gets no second go. It may have caused
+its own marks (heat, load that is nobody's), and whoever can have batches dropped chooses which ones
+count. For the same reason no pair is dropped because the baseline's half is in doubt, which a
+candidate can bring about too, by heating its card. What stays in doubt stays in the numbers, and
+they say so.
 """
 
 from __future__ import annotations
@@ -55,17 +57,18 @@ def settled(side: Side, limits: Limits) -> Side:
     batches = marked(side, limits).batches
     fair = [batch for batch in batches if batch.purpose is Purpose.AGAIN and not batch.marks]
     again = {batch.of: batch for batch in fair}
-    stands = tuple(
-        _instead(batch, again[place]) if batch.marks and place in again else batch
-        for place, batch in enumerate(batches)
-    )
+    stands = tuple(_better(batch, again.get(place)) for place, batch in enumerate(batches))
     counted = [batch for batch in stands if batch.counts]
     time_s = math.fsum(batch.time_s for batch in counted)
-    cost = weather.cost([(one.weather, len(one.scores)) for one in counted if one.weather])
+    ran = [batch for batch in counted if not batch.recalled]
+    cost = weather.cost([(one.weather, len(one.scores)) for one in ran if one.weather])
     return side.model_copy(update={"batches": stands, "time_s": time_s, "cost": cost})
 
 
-def _instead(batch: Batch, again: Batch) -> Batch:
+def _better(batch: Batch, again: Batch | None) -> Batch:
+    """The batch, or its second go where it was in doubt and took longer than that."""
+    if again is None or not batch.marks or again.time_s > batch.time_s:
+        return batch
     first = FirstGo(time_s=batch.time_s, marks=batch.marks, weather=batch.weather)
     news = {"time_s": again.time_s, "weather": again.weather, "marks": (), "first_go": first}
     return batch.model_copy(update=news)

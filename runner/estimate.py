@@ -122,16 +122,18 @@ def drift(
 ) -> Estimate:
     """By how much a file has become slower: the median ratio of live seconds to cached ones.
 
-    A few batches do not show their own spread. It is taken to be the `noise` that was seen on
-    `pairs` pairs, or what they show where that is more.
+    Its error comes from the `noise` that was seen on `pairs` pairs, or from their own spread where
+    that says more.
     """
     from scipy.special import stdtrit  # deferred: not needed to read `--help`
 
     logs = [math.log(live / cached) for live, cached in _paired(live_s, cached_s)]
     value = statistics.median(logs)
-    spread = max(noise, statistics.stdev(logs) if len(logs) > 1 else 0.0)
-    error = MEDIAN_ERROR * spread / math.sqrt(len(logs))
-    half = float(stdtrit(pairs, (1 + level) / 2)) * error
+    tail = (1 + level) / 2
+    halves = [float(stdtrit(pairs, tail)) * noise]
+    if len(logs) > 1:
+        halves.append(float(stdtrit(len(logs) - 1, tail)) * statistics.stdev(logs))
+    half = MEDIAN_ERROR * max(halves) / math.sqrt(len(logs))
     return Estimate(math.exp(value), math.exp(value - half), math.exp(value + half), level)
 
 

@@ -293,11 +293,15 @@ class PyNvml:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Which device is wanted: `cpu`, `cuda` (any free card), `cuda:N`, or `auto`."""
+    """Which device is wanted: `cpu`, `cuda` (any free card), `cuda:N`, or `auto`.
+
+    Of several cards that will do, only that with the UUID `only` is taken, if it is among them.
+    """
 
     kind: str
     index: int | None
     wait_s: float
+    only: str | None = None
 
     @classmethod
     def parse(cls, text: str, wait_s: float) -> Self:
@@ -554,7 +558,8 @@ def _try_lease(
         if lock is None:
             return None, "the CPU slot is held by another Speedtrap"
         return (Lease(Device(kind="cpu", name=cpu_name(), cores=timed_cores()), None), lock), ""
-    return _try_cards(_wanted(cards, request.index), avoid)
+    wanted = _wanted(cards, request.index)
+    return _try_cards([card for card in wanted if card.uuid == request.only] or wanted, avoid)
 
 
 def _wanted(cards: Sequence[Card], index: int | None) -> Sequence[Card]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from runner import compare, live, model_cache, prompts, verify
+from runner import compare, live, model_cache, verify
 from runner.assemble import Values
 from runner.records import Configs, Purpose, Refused, Source, Verdict
-from runner.settings import MAX_AUDIT_SEED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,15 +47,8 @@ class Job:
     memory: Memory | None = None
 
     def with_memory(self, memory: Memory) -> Job:
-        """The same with a recalled baseline's plan; batches beyond it are drawn afresh."""
-        further = prompts.Further.after(
-            memory.plan,
-            self.further.source,
-            secrets.randbelow(MAX_AUDIT_SEED),
-            has_floors=self.further.has_floors,
-        )
-        seed = memory.audit_seed
-        return replace(self, plan=memory.plan, audit_seed=seed, further=further, memory=memory)
+        """The same with a recalled baseline's plan."""
+        return replace(self, plan=memory.plan, audit_seed=memory.audit_seed, memory=memory)
 
     @property
     def refused(self) -> Refused | None:

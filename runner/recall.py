@@ -9,16 +9,15 @@ against a schema; nothing in it is executed. It is written beside its place and 
 so there is a whole file or none. No sandbox shows it: `prepare` refuses a place that one would.
 
 *Using it.* The plan is the file's. The baseline's worker is there as ever and runs the warm-up and
-`LIVE_BATCHES` of those that count; all others are recalled: images, seconds and weather come from
-the file. Scores and likenesses are made anew from its pixels. Batches that the plan does not have,
-and those that are asked for a second time, are live.
+about half of those that count; all others are recalled: images, seconds and weather come from
+the file. Scores and likenesses are made anew from its pixels. Second goes are live.
 
 *Drift.* The live batches say by how much the machine is faster or slower now. All recalled seconds
 are multiplied by it, and its own uncertainty widens the interval of the speedup. Live images must
-be those of the file. Which batches are live is drawn anew for each run, one from each part of it,
-and cannot be derived from what is known of other runs: a candidate that would slow its baseline
-(by heat, say) cannot do so for the few batches alone that all others are multiplied by. It can tell
-afterwards, by how long it was stopped, whether its baseline ran; that is too late.
+be those of the file. Which batches are live is drawn anew for each run, each by itself, so that
+neither other runs nor what has gone before in this one tells which come next: a candidate that
+would slow its baseline (by heat, say) cannot do so for those alone that all others are multiplied
+by. It can tell afterwards, by how long it was stopped; that is too late.
 
 *What is weaker than without.* A recalled batch was not measured next to the candidate's, so what
 comes and goes within minutes does not cancel, it widens the interval. And all runs with one file
@@ -29,7 +28,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import math
 import os
 import secrets
@@ -41,7 +39,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from runner import comparable, estimate
+from runner import comparable, estimate, verify
 from runner.comparable import Use
 from runner.exchange import Shown, Turn
 from runner.keep import Keeper
@@ -68,8 +66,8 @@ if TYPE_CHECKING:
     from runner.records import Batch
     from runner.settings import Settings
 
-LIVE_BATCHES: Final = 3
-"""An odd number has a median that one burst of load does not move."""
+LIVE_SHARE: Final = 0.5
+"""Of the batches that count: four or five of nine, of which the median is known to some percent."""
 MAX_NOISE: Final = 0.2
 """Of the pairs of the baseline against itself; it enters every interval, but a machine where one
 and the same file takes a fifth more or less is not fit to be a reference."""
@@ -111,7 +109,6 @@ def of_itself(settings: Settings) -> Settings:
         baseline_cache=None,
         against=None,
         keep=None,
-        until_decided=False,
         metrics=(),
     )
 
@@ -145,11 +142,13 @@ class Recorder(Keeper):
     def __exit__(self, *_: object) -> None:
         """Remove what was not finished."""
         file = self._zip.fp
-        with contextlib.suppress(OSError):  # a full disk was told where it was met
-            self._zip.close()
-        if file is not None:
-            file.close()
-        self._partial.unlink(missing_ok=True)
+        try:
+            for one in (self._zip, file):
+                with contextlib.suppress(OSError):  # a full disk was told where it was met
+                    if one is not None:
+                        one.close()
+        finally:
+            self._partial.unlink(missing_ok=True)
 
     def images(self, role: Role, batch: int, images: Sequence[Image]) -> None:
         """Keep the baseline's images."""
@@ -218,13 +217,20 @@ def _seconds(side: Side) -> list[float]:
     return [batch.time_s for batch in side.counted]
 
 
+def _counted(side: Side | None) -> tuple[Batch, ...]:
+    return side.counted if side else ()
+
+
 def unfit(result: Result, noise: float) -> str | None:
     """Why a baseline's run against itself is no reference, if so; `noise` is that of its pairs."""
     if result.loss is None:
         return f"measured against itself, the baseline is {result.verdict}: {result.reason}"
+    alike = [one.psnr_db for batch in _counted(result.candidate) for one in batch.same_seed]
+    if min(alike, default=EQUAL_PSNR_DB) < verify.LEAST_PSNR_DB:
+        return "the baseline does not make the same images again from the same seeds"
     if noise <= MAX_NOISE:
         return None
-    sides = [side.counted for side in (result.baseline, result.candidate) if side is not None]
+    sides = [_counted(side) for side in (result.baseline, result.candidate)]
     marks = [mark for pair in zip(*sides, strict=True) for one in pair for mark in one.marks]
     why = f": {marks[0]}" if marks else ""
     return (
@@ -366,17 +372,15 @@ def require_same(memory: Memory, now: Result) -> None:
 def choose_live(plan: Sequence[PlannedBatch], rng: random.Random) -> frozenset[int]:
     """Places of the batches that are run in any case: the warm-up, and some that count.
 
-    The latter are cut into `LIVE_BATCHES` parts, or as many as there are, and `rng` draws one of
-    each.
+    Of the latter `rng` draws each by itself, until there is one at least.
     """
     purposes = [one.purpose for one in plan]
     counting = Purpose.AUDIT if Purpose.AUDIT in purposes else Purpose.FIXED
     places = [place for place, purpose in enumerate(purposes) if purpose is counting]
-    count = min(LIVE_BATCHES, len(places))
-    ends = [len(places) * number // count for number in range(count + 1)]
-    drawn = {rng.choice(places[start:end]) for start, end in itertools.pairwise(ends)}
-    warm_up = {place for place, purpose in enumerate(purposes) if purpose is Purpose.WARM_UP}
-    return frozenset(drawn | warm_up)
+    drawn: set[int] = set()
+    while not drawn:
+        drawn = {place for place in places if rng.random() < LIVE_SHARE}
+    return frozenset(drawn | {purposes.index(Purpose.WARM_UP)})
 
 
 @dataclass

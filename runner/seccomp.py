@@ -12,7 +12,7 @@ system call of the newest kernel known here with one rule each:
 - `absent`: ENOSYS, as on an older kernel, on which every C library falls back. `clone3` is absent
   because its flags lie in memory, where a filter cannot look; `clone` gets them in a register;
 - `ignore`: success, and nothing is done. Both sides are bound to the same cores, and a candidate
-  that asks for others must neither get them nor fail;
+  that asks for others, or for a higher clock of them, must neither get that nor fail;
 - the name of a check of arguments (`_CHECKS`): a few flags and commands of a call are refused.
 
 A number that is not in the list is absent: what a future kernel adds is denied until it is listed.
@@ -291,11 +291,6 @@ def _own_process() -> _Block:
     return _choose(0, (0,), _YES, _NO)
 
 
-def _ignored_own() -> _Block:
-    """Process id 0, the caller, and for it nothing is done."""
-    return _choose(0, (0,), _return(IGNORE), _NO)
-
-
 def _own_priority() -> _Block:
     """PRIO_PROCESS and the caller."""
     return _choose(0, (0,), _choose(1, (0,), _YES, _NO), _NO)
@@ -326,7 +321,6 @@ _CHECKS: Final[Mapping[str, Callable[[], _Block]]] = {
     "mkdirat": _mkdirat,
     "umask": _umask,
     "own_process": _own_process,
-    "ignored_own": _ignored_own,
     "own_priority": _own_priority,
     "own_ioprio": _own_ioprio,
 }

@@ -144,6 +144,11 @@ class Settings:
         _require(
             not path.exists() or path.is_file(), f"{path} is no file; --baseline-cache takes one"
         )
+        _require(
+            not self.until_decided,
+            "--until-decided and --baseline-cache exclude each other: more batches do not make a"
+            " recalled baseline surer",
+        )
         folder = path.absolute().parent
         _require(folder.is_dir(), f"there is no folder {folder} for the file of --baseline-cache")
 

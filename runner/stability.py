@@ -1,17 +1,18 @@
 """One candidate at several shapes: is it as fast elsewhere as where it was asked to be?
 
 Each row is a whole ordinary run with one thing changed: batch size, length of the prompts, seed, or
-number of inference steps. The first is as asked, in every respect. The others are brief. They have
-`estimate.LEAST_PAIRS` pairs, the fewest that have an interval: starting both sides costs more than
-these, and a disturbed pair makes an interval wider, so that it may hide that a shape differs, but
-hardly invents it. Small batches are more, so that no row has fewer than `LEAST_IMAGES` images. Few
-images leave a quality loss open; a row is there to be compared, and only its clear misses are told.
+number of inference steps. The first is as asked, in every respect. The others are brief. Unless the
+number of audit batches is given, they have `estimate.LEAST_PAIRS` pairs, the fewest that have an
+interval: starting both sides costs more than these. Small batches are more, so that no row has
+fewer than `LEAST_IMAGES` images. Few images leave a quality loss open; a row is there to be
+compared, and only its clear misses are told.
 
 A row differs from the first one (`uneven`, `faster`) where both intervals of the speedup do not
 overlap and the values differ by more than `CLEARLY`. Two 95 % intervals of one value and of like
 width miss each other by chance in about one of 200 cases, so nine rows do in 5 % at most; what
 processes differ in from run to run, some tenths of a percent on a quiet machine, is far below
-`CLEARLY`.
+`CLEARLY`. One batch of five that is disturbed, or quick on purpose, makes an interval reach far: a
+row whose value alone is below is told as well, as one of which nobody can tell.
 
 The verdict is that of the first row: targets are set for what was asked, and a cache that saves
 less in half the steps is no worse for it. It is not `ok` where another row was refused: a file that
@@ -20,11 +21,12 @@ target are named in the reason, also of an `ok`. `tampered` in any row is the ve
 failed by our doing, an `ok` is `inconclusive`.
 
 A file fixes its own number of steps, so its script changes the argument of each pipeline's call
-(`templates/steps.py`), in the candidate's own process and on both sides alike. Where a side gives
-timesteps or sigmas of its own, or calls no pipeline of diffusers, such a row is not possible, which
-is nobody's fault. A candidate that fights the change has the other number of steps in its live
-reading and spoils that row, or, where it forges that too, makes one row look better that is part of
-no verdict: the first row's numbers stand on none of this.
+(`templates/steps.py`), in the candidate's own process and on both sides alike. A file that breaks
+by that is named and no worse for it: the change is ours. Where a side gives timesteps or sigmas
+of its own, or calls no pipeline of diffusers, such a row is not possible, which is nobody's fault.
+A candidate that fights the change has the other number of steps in its live reading and spoils that
+row, or, where it forges that too, makes one row look better that is part of no verdict: the first
+row's numbers stand on none of this.
 """
 
 from __future__ import annotations
@@ -205,7 +207,8 @@ def stability(
 def _row(change: Change, result: Result, asked: Result | None) -> Row:
     """A row of a run; `asked` is what came of the first one."""
     factor = change.fields.get("steps_factor", 1.0)
-    if factor != 1 and (reason := "; ".join(_not_scaled(result, asked, factor))):
+    is_fair = result.verdict in {Verdict.OK, Verdict.INCONCLUSIVE, Verdict.SPEEDUP_TARGET_NOT_MET}
+    if factor != 1 and is_fair and (reason := "; ".join(_not_scaled(result, asked, factor))):
         return Row(
             name=change.name,
             changed=change.axis,
@@ -231,7 +234,7 @@ def _row(change: Change, result: Result, asked: Result | None) -> Row:
 def _not_scaled(result: Result, asked: Result | None, factor: float) -> Iterator[str]:
     """Why the sides did not run the other number of steps; nothing where they did.
 
-    A run without live readings was refused, which is its verdict.
+    The readings are the sides' own words: they excuse nothing that is worse than slow.
     """
     if result.live is None:
         return
@@ -282,6 +285,18 @@ def _is_below(row: Row, other: Row) -> bool:
     return row.speedup_ci[1] < other.speedup_ci[0] and row.speedup < CLEARLY * other.speedup
 
 
+def _may_be_below(row: Row, other: Row) -> bool:
+    """Whether one row is less fast than another by its value, whatever its interval says.
+
+    One quick batch of five reaches from end to end of an interval, by chance or by intent.
+    """
+    if not (row.is_measured and other.is_measured):
+        return False
+    assert row.speedup is not None
+    assert other.speedup is not None
+    return row.speedup < CLEARLY * other.speedup
+
+
 def _misses(row: Row) -> bool:
     return row.verdict in {Verdict.SPEEDUP_TARGET_NOT_MET, Verdict.QUALITY_THRESHOLD_EXCEEDED}
 
@@ -293,19 +308,24 @@ def _verdict(rows: Sequence[Row]) -> tuple[Verdict, str]:
     told = [f"{AS_ASKED}: {asked.reason}"] if asked.reason else []
     refused = [row for row in others if row.came is Came.RUN and row.loss is None]
     failed = [row for row in others if row.came is Came.FAILED]
+    counts = [row for row in refused if row.changed is not Axis.STEPS or _is_cheat(row)]
     told += [f"{row.name}: {row.verdict}: {row.reason}" for row in refused]
     told += [f"{row.name}: could not be run: {row.reason}" for row in failed]
     if missing := [f"{row.name} ({row.verdict})" for row in others if _misses(row)]:
         told.append(f"targets are missed at {', '.join(missing)}")
     verdict = asked.verdict
-    refusals = [row.verdict for row in refused if row.verdict is not None]
+    refusals = [row.verdict for row in counts if row.verdict is not None]
     if Verdict.TAMPERED in refusals:
         verdict = Verdict.TAMPERED
     elif verdict is Verdict.OK and refusals:
         verdict = refusals[0]
-    elif verdict is Verdict.OK and failed:
+    elif verdict is Verdict.OK and any(row.changed is not Axis.STEPS for row in failed):
         verdict = Verdict.INCONCLUSIVE
     return verdict, "; ".join(told)
+
+
+def _is_cheat(row: Row) -> bool:
+    return row.verdict is Verdict.TAMPERED
 
 
 def _summary(
@@ -324,6 +344,9 @@ def _summary(
         told.append(f"less fast than {_speedups([asked])}: {_speedups(less)}")
     if faster:
         told.append(f"faster than {_speedups([asked])}: {_speedups(faster)}")
+    if unclear := [row for row in rows[1:] if _may_be_below(row, asked) and row not in slower]:
+        told.append(f"cannot tell, less fast than {_speedups([asked])} by chance or not:")
+        told[-1] += f" {_speedups(unclear)}"
     if not told:
         compared = sum(row.is_measured for row in rows) - 1
         return f"no clear difference between {AS_ASKED} and {compared} other shapes"
@@ -335,6 +358,8 @@ def _only_at(
 ) -> Iterator[tuple[Axis, str]]:
     """What was asked for and is fast by itself only: all its other values gain less than half."""
     gained = (rows[0].speedup or 1.0) - 1
+    if gained <= 0:
+        return
     values = {
         Axis.BATCH_SIZE: f"batch size {settings.batch_size}",
         Axis.PROMPTS: "the prompts asked for",

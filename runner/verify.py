@@ -257,9 +257,9 @@ def _refusal(claim: Claim | None, evidence: Evidence) -> tuple[Verdict, str] | N
         return Verdict.TAMPERED, problem
     if evidence.audit and evidence.audit.suspicion:
         return Verdict.TAMPERED, evidence.audit.suspicion
-    batches = evidence.measured.baseline.batches
-    left_s = math.fsum(batch.leftover_s for batch in batches)
-    if left_s > LEFT_BY_BASELINE_S * max(1, len(batches) / LEFT_IN_BATCHES):
+    ran = evidence.measured.baseline.run
+    left_s = math.fsum(batch.leftover_s for batch in evidence.measured.baseline.batches)
+    if left_s > LEFT_BY_BASELINE_S * max(1, len(ran) / LEFT_IN_BATCHES):
         reason = (
             f"the GPU worked {left_s:.1f} s after the baseline's batches: for the candidate, or for"
             " somebody else. Measure again on a quiet card"

@@ -61,8 +61,9 @@ DUMP_GRACE_S: Final = 1.0
 """For the fault handler to print a stack after SIGABRT; it takes milliseconds."""
 BREACH_DUMP_GRACE_S: Final = 0.1
 """The same for a worker that eats memory or processes meanwhile."""
-EXIT_GRACE_S: Final = 10.0
-"""From a closed channel to the process's exit: an interpreter with CUDA shuts down in 1 to 3 s."""
+EXIT_GRACE_S: Final = 60.0
+"""From a closed channel to the process's exit: an interpreter with CUDA shuts down in 1 to 3 s, on
+a host whose cores are all taken in many times that."""
 KILL_GRACE_S: Final = 20.0
 """For the kernel to take down a killed namespace; tens of GB of pinned memory take seconds."""
 HOLD_GRACE_S: Final = 1.0

@@ -156,7 +156,46 @@ def test_what_was_not_measured_has_no_speedup_to_compare(run, save):
     }
     path.write_text(json.dumps(told))
     status, out, _ = run("a.json", "b.json")
-    assert (status, "b.json: no speedup to compare" in out) == (0, True)
+    assert (status, "b.json: no speedup to compare, a.json is ok, b.json crashed" in out) == (
+        1,
+        True,
+    )
+
+
+@pytest.mark.parametrize("verdict", ["inconclusive", "config_mismatch"])
+def test_where_a_run_came_to_no_loss_its_times_say_nothing(run, save, verdict):
+    save("a.json")
+    save("b.json", speedup=6.0, verdict=verdict, passed=False, loss=None)
+    status, out, _ = run("a.json", "b.json")
+    assert (status, "times as fast" in out) == (1, False)
+    assert f"b.json {verdict}" in out
+
+
+def test_faster_at_less_quality_is_said_to_be_that(run, save):
+    save("a.json")
+    save("b.json", speedup=6.0, verdict="quality_threshold_exceeded", passed=False)
+    out = run("a.json", "b.json")[1]
+    assert "not at the quality that was asked for: a.json is ok, b.json quality_thresh" in out
+
+
+def test_public_prompts_are_not_compared_with_fresh_ones(run, save):
+    save("a.json", audit_batches=9)
+    save("b.json", audit_batches=0)
+    status, out, _ = run("a.json", "b.json")
+    assert (status, "fresh prompts: yes against no" in out) == (1, True)
+    save("c.json", audit_batches=20)
+    assert run("a.json", "c.json")[0] == 0
+
+
+def test_the_surer_level_of_both_is_used(save):
+    one, other = (
+        compare_cli.Named(name, compare_cli.read(save(name, seed=seed, confidence=level)))
+        for name, seed, level in (("a.json", 1, 0.95), ("b.json", 2, 0.99))
+    )
+    plain = compare_cli.Named("c", other.result.model_copy(update={"confidence": 0.95}))
+    wide, narrow = (compare_cli.hold(one, second).ratio for second in (other, plain))
+    assert wide.level == 0.99
+    assert wide.high - wide.low > narrow.high - narrow.low
 
 
 @pytest.mark.parametrize(

@@ -663,6 +663,7 @@ import json, os, subprocess, sys, threading
 seen = []
 def take():
     os.sched_setaffinity(0, EVERY)
+    os.sched_setaffinity(os.getpid(), EVERY)
     seen.append(sorted(os.sched_getaffinity(0)))
 take()
 thread = threading.Thread(target=take)

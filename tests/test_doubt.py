@@ -100,6 +100,26 @@ def test_a_second_go_that_is_in_doubt_too_changes_nothing():
     assert found.batches[3].marks
 
 
+def test_a_second_go_that_is_slower_changes_nothing():
+    plan, baseline = with_goes({3})
+    batches = list(baseline.batches)
+    batches[-1] = batches[-1].model_copy(update={"time_s": 4.5})
+    found = doubt.settled(baseline.model_copy(update={"batches": tuple(batches)}), LIMITS)
+    assert len(plan) == len(batches)
+    assert found.time_s == 2.0 + 4.0
+    assert found.batches[3].marks
+
+
+def test_cost_is_that_of_batches_that_ran_here():
+    baseline = side(PLAN)
+    batches = [
+        one.model_copy(update={"recalled": place == 3})
+        for place, one in enumerate(baseline.batches)
+    ]
+    found = doubt.settled(baseline.model_copy(update={"batches": tuple(batches)}), LIMITS)
+    assert found.cost.images == 1
+
+
 def test_the_seconds_of_the_first_go_are_what_the_script_knows_of():
     _, baseline = with_goes({3})
     found = doubt.settled(baseline, LIMITS)

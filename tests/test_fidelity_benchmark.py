@@ -84,8 +84,8 @@ class Reading:
             return [0.0] * len(images)
         return [self.rows[self.role(one)].clip[one.rgb[0]] for one in images]
 
-    def compare(self, references, images, *, counts):
-        assert counts == (self.role(references[0]) is not None)
+    def compare(self, references, images, prompts):
+        assert bool(prompts) == (self.role(references[0]) is not None)
         tables = [
             self.rows[self.role(image)].other[0]
             if self.role(reference) is None

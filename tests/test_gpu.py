@@ -420,6 +420,16 @@ def test_devices_that_cannot_be_read(text):
         Request.parse(text, 0)
 
 
+def test_one_card_may_be_the_only_one_that_will_do():
+    cards = [card(0), card(1), card(2)]
+    request = Request("cuda", None, 0.0, only=cards[1].uuid)
+    with gpu.lease(request, FakeNvml(cards), lambda _: None) as held:
+        assert held.device.uuid == cards[1].uuid
+    other = Request("cuda", None, 0.0, only="GPU-of-another-host")
+    with gpu.lease(other, FakeNvml(cards), lambda _: None) as held:
+        assert held.device.uuid in {one.uuid for one in cards}
+
+
 @pytest.mark.parametrize(("allowed", "timed"), [({3, 1, 2}, (2, 3)), ({0, 1}, (1,)), ({5}, (5,))])
 def test_the_first_core_is_left_for_the_controller(monkeypatch, allowed, timed):
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: allowed)

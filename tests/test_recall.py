@@ -13,7 +13,7 @@ import pytest
 from test_comparable import BOX, CIRCUMSTANCES, CPU, H200
 from test_exchange import Clock, FakeJudge, FakeSide
 
-from runner import estimate, exchange, prepare, recall, verify
+from runner import estimate, exchange, gpu, prepare, recall, verify
 from runner.account import Account
 from runner.exchange import Gallery, Turn
 from runner.keep import Keeper
@@ -265,31 +265,31 @@ class TestDifferences:
 
 
 class TestLive:
-    def test_the_warm_up_and_one_of_each_third_are_live(self):
-        for seed in range(50):
+    def test_the_warm_up_and_at_least_one_batch_that_counts_are_live(self):
+        for seed in range(200):
             live = recall.choose_live(PLAN, random.Random(seed))
             assert 0 in live
-            assert [sum(start <= place < start + 3 for place in live) for start in (2, 5, 8)] == [
-                1,
-                1,
-                1,
-            ]
-            assert len(live) == 4
+            assert len(live) >= 2
+            assert live <= {0, *COUNTED}
 
-    def test_every_batch_that_counts_may_be_live(self):
-        drawn = [recall.choose_live(PLAN, random.Random(seed)) for seed in range(200)]
-        assert frozenset().union(*drawn) == {0, *COUNTED}
+    def test_what_was_live_before_does_not_tell_what_comes(self):
+        drawn = [recall.choose_live(PLAN, random.Random(seed)) for seed in range(4000)]
+        *before, last = COUNTED
+        for count in (2, 4, 6):
+            alike = [last in live for live in drawn if len(live & {*before}) == count]
+            assert len(alike) > 100
+            assert 0.35 < sum(alike) / len(alike) < 0.65
 
     @pytest.mark.parametrize("count", [1, 2])
-    def test_of_few_batches_all_are_live(self, count):
+    def test_of_few_batches_too_one_is_live(self, count):
         plan = (PLAN[0], *(planned(number, Purpose.FIXED) for number in range(count)))
-        assert recall.choose_live(plan, random.Random(1)) == set(range(count + 1))
+        assert len(recall.choose_live(plan, random.Random(1))) >= 2
 
     def test_the_baseline_runs_only_live_batches_and_the_candidate_all(self, write_cache, measure):
         with recall.read(write_cache()) as memory:
             found, turn, log = measure(memory)
         sent = [role for role, kind in log if kind == Kind.BATCH]
-        assert sent.count(B) == 1 + recall.LIVE_BATCHES
+        assert sent.count(B) == len(turn.live)
         assert sent.count(C) == sum(one.for_candidate for one in PLAN)
         recalled = [place for place, one in enumerate(found.baseline.batches) if one.recalled]
         assert set(recalled) == set(range(len(PLAN))) - turn.live
@@ -345,9 +345,10 @@ class TestLive:
     def test_batches_beyond_the_plan_are_live(self, write_cache, measure):
         longer = (*PLAN, planned(50, Purpose.AUDIT), planned(51, Purpose.OTHER_SEED, of=len(PLAN)))
         with recall.read(write_cache()) as memory:
-            found, _, log = measure(memory, plan=longer)
+            found, turn, log = measure(memory, plan=longer)
         assert not any(one.recalled for one in found.baseline.batches[len(PLAN) :])
-        assert [role for role, kind in log if kind == Kind.BATCH].count(B) == 6
+        sent = [role for role, kind in log if kind == Kind.BATCH]
+        assert sent.count(B) == len(turn.live) + 2
 
 
 class TestDrift:
@@ -357,13 +358,13 @@ class TestDrift:
             corrected = turn.corrected(found)
             drift = turn.drift(found.baseline)
         assert drift.factor == pytest.approx(1.05)
-        assert (drift.live_s, drift.cached_s) == ((pytest.approx(2.1),) * 3, (2.0,) * 3)
+        count = len(turn.live) - 1
+        assert drift.live_s == pytest.approx([2.1] * count)
+        assert drift.cached_s == (2.0,) * count
         assert drift.least_psnr_db == 100.0
         assert drift.cache_sha256 == memory.sha256
         assert [one.time_s for one in corrected.baseline.counted] == [pytest.approx(2.1)] * 9
         assert corrected.baseline.time_s == pytest.approx(9 * 2.1)
-        naive = [one.time_s for one in found.baseline.counted]
-        assert estimate.speedup(naive, [1.05] * 9, 0.95).value == pytest.approx(2.0 / 1.05)
         ours = [one.time_s for one in corrected.baseline.counted]
         assert estimate.speedup(ours, [1.05] * 9, 0.95).value == pytest.approx(2.0)
 
@@ -515,36 +516,27 @@ class TestSettings:
         assert job.refused is None
 
     def test_the_run_against_itself_has_both_sides_alike_and_no_cache(self, settings, tmp_path):
-        alone = recall.of_itself(
-            settings(tmp_path / "base.cache", until_decided=True, keep=tmp_path / "kept")
-        )
+        alone = recall.of_itself(settings(tmp_path / "base.cache", keep=tmp_path / "kept"))
         assert alone.candidate == alone.baseline
-        assert (alone.baseline_cache, alone.keep, alone.until_decided) == (None, None, False)
+        assert (alone.baseline_cache, alone.keep) == (None, None)
 
-    @pytest.mark.parametrize(
-        ("wanted", "taken"),
-        [("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")],
-    )
-    def test_of_several_cards_the_one_of_the_cache_is_asked_for(
-        self, settings, write_cache, wanted, taken
-    ):
-        job = prepare.prepare(settings(write_cache(), device=wanted))
+    def test_more_batches_do_not_make_it_surer(self, settings, tmp_path):
+        with pytest.raises(SpeedtrapError, match="--until-decided and --baseline-cache"):
+            settings(tmp_path / "base.cache", until_decided=True)
+
+    def test_of_several_cards_the_one_of_the_cache_is_asked_for(self, settings, write_cache):
+        job = prepare.prepare(settings(write_cache(), device="cuda"))
         account = Account(job, Keeper(None), Silent())
-        assert account.device_wanted == wanted
+        assert account.device_wanted == gpu.Request("cuda", None, job.settings.wait_s)
         with recall.read(job.settings.baseline_cache) as memory:
             account.job = job.with_memory(memory)
-            assert account.device_wanted == taken
+            assert account.device_wanted.only == memory.result.device.uuid is not None
 
-    def test_the_plan_is_that_of_the_cache_and_further_batches_are_fresh(
-        self, settings, write_cache
-    ):
+    def test_the_plan_is_that_of_the_cache(self, settings, write_cache):
         job = prepare.prepare(settings(write_cache()))
         with recall.read(job.settings.baseline_cache) as memory:
-            jobs = [job.with_memory(memory) for _ in range(2)]
-            longer = [one.further.batches(one.plan, 1) for one in jobs]
-        assert [one.plan for one in jobs] == [PLAN, PLAN]
-        assert [one.audit_seed for one in jobs] == [CIRCUMSTANCES.audit_seed] * 2
-        assert longer[0][0].prompts != longer[1][0].prompts
+            found = job.with_memory(memory)
+        assert (found.plan, found.audit_seed) == (PLAN, CIRCUMSTANCES.audit_seed)
 
     def test_circumstances_say_for_which_cuda_torch_was_built(self, settings, tmp_path):
         import torch  # few tests need it, and it takes seconds

@@ -9,7 +9,6 @@ import pytest
 from e2e import EXAMPLES, SPECIMENS, make_stand_in, read_specimen
 
 from runner import compare_cli, recall, verify
-from runner.recall import LIVE_BATCHES
 from runner.records import SpeedtrapError, Verdict
 from runner.score import score
 
@@ -38,13 +37,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path) -> Iterator[Callable[..., Result]]:
+def quick(folder: Path) -> Path:
+    """The examples, in fewer steps."""
+    for name in ("base.py", "deepcache.py"):
+        text = (EXAMPLES / name).read_text("utf-8")
+        (folder / name).write_text(text.replace("STEPS = 25", "STEPS = 10"), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, quick: Path) -> Iterator[Callable[..., Result]]:
     """Score with the cache of this module, which the first run makes."""
     prompts = folder / "prompts.txt"
     prompts.write_text(PROMPTS)
     stand_in = make_stand_in(folder)
     options: dict[str, Any] = {
-        "baseline": EXAMPLES / "base.py",
+        "baseline": quick / "base.py",
         "device": "cpu",
         "prompts": str(prompts),
         "batch_size": 2,
@@ -61,9 +69,9 @@ def run(folder: Path) -> Iterator[Callable[..., Result]]:
 
 
 @pytest.fixture(scope="module")
-def cold(run: Callable[..., Result]) -> Result:
+def cold(run: Callable[..., Result], quick: Path) -> Result:
     """The first run, which measures the baseline, too."""
-    return run(EXAMPLES / "deepcache.py")
+    return run(quick / "deepcache.py")
 
 
 def live(result: Result) -> int:
@@ -71,21 +79,32 @@ def live(result: Result) -> int:
     return sum(not one.recalled for one in result.baseline.batches)
 
 
+def assert_recalled(result: Result) -> None:
+    assert result.loss is not None, result.reason
+    assert result.drift is not None
+    assert result.baseline is not None
+    assert result.drift.least_psnr_db == pytest.approx(100.0)
+    assert len(result.baseline.counted) == AUDIT_BATCHES
+    again = sum(batch.purpose == "again" for batch in result.baseline.batches)
+    assert live(result) == 1 + len(result.drift.live_s) + again
+    assert live(result) < len(result.baseline.batches)
+    assert any("the prompts come from a baseline cache" in text for text in warnings(result))
+
+
+def test_a_first_run_makes_the_cache_and_uses_it(cold: Result, folder: Path):
+    assert_recalled(cold)
+    assert (folder / "base.cache").stat().st_mode & 0o077 == 0
+    assert not list(folder.glob(".*.partial"))
+
+
+@pytest.mark.slow
 def test_a_second_run_takes_few_baseline_batches_and_finds_the_same(
-    run: Callable[..., Result], cold: Result, folder: Path
+    run: Callable[..., Result], cold: Result, quick: Path
 ):
-    made = (folder / "base.cache").read_bytes()
-    warm = run(EXAMPLES / "deepcache.py")
-    assert (folder / "base.cache").read_bytes() == made
-    for one in (cold, warm):
-        assert one.loss is not None, one.reason
-        assert one.drift is not None
-        assert one.drift.least_psnr_db == pytest.approx(100.0)
-        assert len(one.drift.live_s) == LIVE_BATCHES
-        assert len(one.baseline.counted) == AUDIT_BATCHES
-        again = sum(batch.purpose == "again" for batch in one.baseline.batches)
-        assert live(one) == 1 + LIVE_BATCHES + again
-        assert any("the prompts come from a baseline cache" in text for text in warnings(one))
+    made = (quick / "base.cache").read_bytes()
+    warm = run(quick / "deepcache.py")
+    assert (quick / "base.cache").read_bytes() == made
+    assert_recalled(warm)
     assert cold.drift.cache_sha256 == warm.drift.cache_sha256
     assert warm.quality_loss == pytest.approx(cold.quality_loss, abs=1e-9)  # the same prompts
     assert warm.fidelity == cold.fidelity
@@ -107,13 +126,13 @@ def test_other_prompts_or_an_other_seed_are_refused_by_name(
     other = folder / "other.txt"
     other.write_text(PROMPTS.replace("large", "small"))
     with pytest.raises(SpeedtrapError) as caught:
-        run(EXAMPLES / "deepcache.py", prompts=str(other), seed=43, audit_batches=6)
+        run(folder / "deepcache.py", prompts=str(other), seed=43, audit_batches=6)
     text = str(caught.value)
     assert f"prompt set: {cold.circumstances.prompts_sha256} against" in text
     assert "seed: 42 against 43" in text
     assert "number of audit batches: 5 against 6" in text
     with pytest.raises(SpeedtrapError, match=r"audit seed: \d+ against 1 "):
-        run(EXAMPLES / "deepcache.py", audit_seed=1)
+        run(folder / "deepcache.py", audit_seed=1)
 
 
 @pytest.mark.slow
@@ -136,8 +155,10 @@ def test_a_candidate_that_breaks_is_refused_with_a_cache_too(run: Callable[..., 
 
 
 @pytest.mark.slow
-def test_the_baseline_as_candidate_is_neither_faster_nor_slower(run: Callable[..., Result]):
-    found = run(EXAMPLES / "base.py")
+def test_the_baseline_as_candidate_is_neither_faster_nor_slower(
+    run: Callable[..., Result], folder: Path
+):
+    found = run(folder / "base.py")
     assert found.quality_loss == pytest.approx(0.0, abs=1e-9)
     low, high = found.speedup_ci
     assert math.log(low) - 0.3 < 0 < math.log(high) + 0.3

@@ -170,8 +170,8 @@ def test_names_inside_the_sides_and_the_claim(full):
     for side in ("baseline", "candidate"):
         assert set(found[side]) == {"time_s", "score", "batches", "cost"}
         assert set(found[side]["batches"][0]) == {
-            *("phase", "purpose", "counts", "seed", "time_s", "leftover_s", "scores"),
-            *("weather", "marks", "same_seed", "other_seed"),
+            *("phase", "purpose", "of", "counts", "seed", "time_s", "leftover_s", "scores"),
+            *("weather", "marks", "first_go", "recalled", "same_seed", "other_seed"),
         }
     assert set(found["claim"]) == {"time_s", "score"}
     assert found["schema_version"] == SCHEMA_VERSION == "1.3"

@@ -218,10 +218,9 @@ class TestArguments:
         assert ask(name, 4711) == seccomp.ALLOW
 
     def test_cores_cannot_be_chosen_and_nobody_fails_by_asking(self):
-        for pid in (0, 4711):
-            assert ask("sched_setaffinity", pid) == seccomp.IGNORE
-        assert ask("sched_setaffinity", 0, alone=True) == seccomp.IGNORE
-        assert ask("sched_setaffinity", 4711, alone=True) == seccomp.EPERM
+        for pid, alone in itertools.product((0, 4711), (False, True)):
+            assert ask("sched_setaffinity", pid, alone=alone) == seccomp.IGNORE
+            assert ask("sched_setattr", pid, alone=alone) == seccomp.IGNORE
         assert ask("sched_getaffinity", 0) == seccomp.ALLOW
 
     def test_without_namespaces_priorities_are_its_own(self):

@@ -216,6 +216,30 @@ class TestTogether:
         assert found.rows[4].came is Came.NOT_POSSIBLE
         assert found.verdict is Verdict.OK
 
+    def test_a_file_that_breaks_by_the_other_steps_is_named_and_no_worse(
+        self, table, refused_result
+    ):
+        found = table(twice_the_steps=refused_result, half_the_steps=SpeedtrapError("no free card"))
+        assert found.verdict is Verdict.OK
+        assert "twice the steps: crashed: candidate.py:3: ValueError: no" in found.reason
+        assert "half the steps: could not be run: no free card" in found.reason
+
+    def test_one_quick_batch_does_not_hide_a_slow_row(self, table, result):
+        wide = result(1.0, speedup_ci=(0.99, 2.2))
+        found = table(batch_size_1=wide, only={"batch size 1"})
+        assert found.uneven == ()
+        assert found.summary == (
+            "cannot tell, less fast than 2.00x as asked by chance or not: 1.00x at batch size 1"
+        )
+
+    def test_a_file_that_gains_nothing_is_fast_nowhere(self, table, result):
+        found = table(
+            as_asked=result(0.95),
+            **dict.fromkeys(("batch_size_1", "batch_size_4", "batch_size_8"), result(0.6)),
+            only={"batch size 1", "batch size 4", "batch size 8"},
+        )
+        assert found.summary.startswith("less fast than 0.95x as asked: 0.60x")
+
     def test_ctrl_c_ends_it(self, settings):
         def run(*_):
             raise KeyboardInterrupt
@@ -252,6 +276,21 @@ class TestSteps:
         assert (row.came, row.reason) == (Came.NOT_POSSIBLE, reason)
         assert (row.verdict, row.speedup, row.loss) == (None, None, None)
         assert (found.verdict, found.least_speedup) == (Verdict.OK, 2.0)
+
+    @pytest.mark.parametrize("verdict", ["tampered", "config_mismatch", "bad_output"])
+    def test_a_forged_reading_hides_no_refusal(self, table, result, verdict):
+        told = self.readings(unscaled=("x",))
+        forged = result(9.0, Verdict(verdict), loss=None, reason="why", **told)
+        found = table(half_the_steps=forged)
+        row = next(row for row in found.rows if row.name == "half the steps")
+        assert row.verdict == verdict
+        assert f"half the steps: {verdict}: why" in found.reason
+        assert (found.verdict is Verdict.TAMPERED) == (verdict == "tampered")
+
+    def test_a_forged_reading_hides_no_loss_of_quality(self, table, result):
+        told = self.readings(unscaled=("x",))
+        found = table(half_the_steps=result(9.0, Verdict.QUALITY_THRESHOLD_EXCEEDED, **told))
+        assert found.missed == ("half the steps",)
 
     def test_without_a_reading_it_is_not_known(self, table, result):
         problems = ("no live reading of the candidate: its process ended without one",)
@@ -398,6 +437,7 @@ def inference(pipe, prompts):
 """A candidate that is fast only at the batch size that it is asked for."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # it may have to wait for the slot
 def test_a_candidate_that_is_fast_at_one_batch_size_is_seen(write):
     settings = Settings(
