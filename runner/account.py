@@ -187,7 +187,7 @@ class Account:
         self, plan: Sequence[PlannedBatch], baseline: Side, candidate: Side
     ) -> Sequence[PlannedBatch]:
         """Second goes first; then, if the targets are to be decided, what that takes."""
-        if again := doubt.second_goes(plan, baseline, self._limits):
+        if again := doubt.second_goes(plan, baseline, candidate, self._limits):
             return again
         if self.decider is None:
             return ()

@@ -1,14 +1,17 @@
 """Stage 8: batches whose time is in doubt, and the second go that the baseline gets.
 
-`weather.marks` says whose time should not be believed. A marked batch of the *baseline* that counts
-is run once more at the end, on the same prompts with the same seed. The seconds of the second go
-stand in for those in doubt where nothing marks them and they are fewer: what disturbs a batch makes
-it slower, and nothing that a candidate leaves behind for the end may pay. The baseline is trusted:
-it gains nothing from having seen the prompts. The *candidate* gets no second go. It may have caused
-its own marks (heat, load that is nobody's), and whoever can have batches dropped chooses which ones
-count. For the same reason no pair is dropped because the baseline's half is in doubt, which a
-candidate can bring about too, by heating its card. What stays in doubt stays in the numbers, and
-they say so.
+`weather.marks` says whose time should not be believed. Where it is the *baseline's* alone of a pair
+that counts, the baseline runs that batch once more at the end, on the same prompts with the same
+seed. The seconds of the second go stand in for those in doubt where nothing marks them and they are
+fewer: what disturbs a batch makes it slower, and nothing that a candidate leaves behind for the end
+may pay. The baseline is trusted: it gains nothing from having seen the prompts. Where both halves
+of a pair are in doubt, they were disturbed alike, and a fair half beside a disturbed one would be
+worse.
+
+The *candidate* gets no second go. It may have caused its own marks (heat, load that is nobody's),
+and whoever can have batches dropped chooses which ones count. For the same reason no pair is
+dropped because the baseline's half is in doubt, which a candidate can bring about too, by heating
+its card. What stays in doubt stays in the numbers, and they say so.
 """
 
 from __future__ import annotations
@@ -27,16 +30,21 @@ if TYPE_CHECKING:
     from runner.weather import Limits
 
 
-def second_goes(plan: Sequence[PlannedBatch], baseline: Side, limits: Limits) -> list[PlannedBatch]:
-    """Batches to add to `plan`: for each of the baseline's that is in doubt, one second go.
+def second_goes(
+    plan: Sequence[PlannedBatch], baseline: Side, candidate: Side, limits: Limits
+) -> list[PlannedBatch]:
+    """Batches to add to `plan`: a second go for each of the baseline's that is in doubt alone.
 
-    `baseline` has run the whole plan.
+    Both sides have run the whole plan.
     """
     known = {one.of for one in plan if one.purpose is Purpose.AGAIN}
+    ours, theirs = marked(baseline, limits), marked(candidate, limits)
+    places = [place for place, batch in enumerate(ours.batches) if batch.counts]
+    pairs = zip(places, ours.counted, theirs.counted, strict=True)
     return [
         replace(plan[place], purpose=Purpose.AGAIN, of=place)
-        for place, batch in enumerate(marked(baseline, limits).batches)
-        if batch.counts and batch.marks and not batch.recalled and place not in known
+        for place, one, other in pairs
+        if one.marks and not other.marks and not one.recalled and place not in known
     ]
 
 

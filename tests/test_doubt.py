@@ -46,34 +46,39 @@ def side(plan, foul=(), **changes):
 
 def with_goes(foul, foul_again=()):
     """The baseline after its second goes; `foul_again` are places of the longer plan."""
-    plan = [*PLAN, *doubt.second_goes(PLAN, side(PLAN, foul), LIMITS)]
+    plan = [*PLAN, *doubt.second_goes(PLAN, side(PLAN, foul), side(PLAN), LIMITS)]
     return plan, side(plan, {*foul, *foul_again})
 
 
 def test_a_quiet_baseline_gets_no_second_go():
-    assert doubt.second_goes(PLAN, side(PLAN), LIMITS) == []
+    assert doubt.second_goes(PLAN, side(PLAN), side(PLAN), LIMITS) == []
 
 
 def test_a_batch_that_counts_and_is_in_doubt_runs_once_more_for_the_baseline_alone():
-    (again,) = doubt.second_goes(PLAN, side(PLAN, {3}), LIMITS)
+    (again,) = doubt.second_goes(PLAN, side(PLAN, {3}), side(PLAN), LIMITS)
     assert again == dataclasses.replace(PLAN[3], purpose=Purpose.AGAIN, of=3)
     assert not again.for_candidate
     assert not again.timed
 
 
 def test_what_does_not_count_is_not_run_again():
-    assert doubt.second_goes(PLAN, side(PLAN, {0, 1, 4}), LIMITS) == []
+    assert doubt.second_goes(PLAN, side(PLAN, {0, 1, 4}), side(PLAN), LIMITS) == []
+
+
+def test_a_pair_that_was_disturbed_on_both_sides_stays_as_it_is():
+    found = doubt.second_goes(PLAN, side(PLAN, {2, 3}), side(PLAN, {2}), LIMITS)
+    assert [one.of for one in found] == [3]
 
 
 def test_nothing_gets_a_third_go():
     plan, baseline = with_goes({2, 3}, foul_again={5, 6})
     assert len(plan) == len(PLAN) + 2
-    assert doubt.second_goes(plan, baseline, LIMITS) == []
+    assert doubt.second_goes(plan, baseline, side(PLAN), LIMITS) == []
 
 
 def test_what_a_cache_recalls_is_not_run_again():
     recalled = side(PLAN, {3}, recalled=True, marks=("in doubt when it was made",))
-    assert doubt.second_goes(PLAN, recalled, LIMITS) == []
+    assert doubt.second_goes(PLAN, recalled, side(PLAN), LIMITS) == []
     assert all(one.marks for one in doubt.settled(recalled, LIMITS).batches)
 
 
