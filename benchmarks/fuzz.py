@@ -200,6 +200,9 @@ class Peer:
     def freeze(self) -> None:
         """Have no process to stop."""
 
+    def require_still(self) -> None:
+        """Have no process that could have run."""
+
     def thaw(self) -> None:
         """Have no process to let go."""
 
