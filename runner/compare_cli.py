@@ -34,7 +34,8 @@ _HELP = """Compare results: each FILE is what bin/score --json printed, or resul
 
 Each is held against the first FILE: how many times as fast it is, and whether that is for sure.
 Results that must not be compared are refused, and what differs is named. Exit status: 0 compared, 1
-must not be compared, 2 a FILE is no result."""
+must not be compared or came to no number, 2 a FILE is no result.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
