@@ -200,7 +200,6 @@ class Account:
 
     def _is_decided(self, baseline: Side, candidate: Side, level: float) -> bool:
         measured = Measured(baseline, candidate, claim_stdout="", order=self.order)
-        measured = self._corrected(measured)
         return verify.is_decided(self._of_images(measured, level), self.job.targets)
 
     def keep_output(self, worker: Worker) -> None:

@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import click
 
@@ -19,6 +19,11 @@ from runner.settings import Settings, parse_gib, parse_stand_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
+
+    from runner.repeat import Repeated
+    from runner.stability import Stability
+
+R = TypeVar("R", "Result", "Repeated", "Stability")
 
 EXIT_PASSED, EXIT_NOT_PASSED, EXIT_WE_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 130
 _MOST_LINES = 100
@@ -184,7 +189,7 @@ def place_settings(options: dict[str, Any]) -> dict[str, Any]:
     "--baseline-cache",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Recall the baseline from FILE, but for three live batches; measure and write it if there"
+    help="Recall the baseline from FILE, but for some live batches; measure and write it if there"
     " is none. For many candidates with one baseline.",
 )
 @click.option("--target-speedup", type=float, help="Speedup asked for.  [default: the preset's]")
@@ -362,13 +367,10 @@ def _score(settings: Settings, options: dict[str, Any]) -> int:
 
     with progress.for_terminal(quiet=options["quiet"]) as display:
         result = run(settings, display)
-    if options["as_json"]:
-        click.echo(json_text(result.model_dump(mode="json")))
-    elif options["feedback"]:
+    if options["feedback"]:
         click.echo(feedback.for_result(result))
-    else:
-        report.show(result, sys.stdout)
-    return EXIT_PASSED if result.passed else EXIT_NOT_PASSED
+        return EXIT_PASSED if result.passed else EXIT_NOT_PASSED
+    return _tell(result, report.show, options)
 
 
 def _score_again(settings: Settings, options: dict[str, Any]) -> int:
@@ -377,11 +379,7 @@ def _score_again(settings: Settings, options: dict[str, Any]) -> int:
 
     with progress.for_terminal(quiet=options["quiet"]) as display:
         repeated = repeat(settings, options["repeat"], display)
-    if options["as_json"]:
-        click.echo(json_text(repeated.model_dump(mode="json")))
-    else:
-        report.show_again(repeated, sys.stdout)
-    return EXIT_PASSED if repeated.passed else EXIT_NOT_PASSED
+    return _tell(repeated, report.show_again, options)
 
 
 def _score_shapes(settings: Settings, options: dict[str, Any]) -> int:
@@ -390,10 +388,15 @@ def _score_shapes(settings: Settings, options: dict[str, Any]) -> int:
 
     with progress.for_terminal(quiet=options["quiet"]) as display:
         found = stability(settings, display)
+    return _tell(found, report.show_shapes, options)
+
+
+def _tell(found: R, show: Callable[[R, TextIO], None], options: dict[str, Any]) -> int:
+    """Print what was found, as JSON or by `show`; the exit status."""
     if options["as_json"]:
         click.echo(json_text(found.model_dump(mode="json")))
     else:
-        report.show_shapes(found, sys.stdout)
+        show(found, sys.stdout)
     return EXIT_PASSED if found.passed else EXIT_NOT_PASSED
 
 
